@@ -1,1 +1,63 @@
-fn main() {}
+//! The `vitrine` command line: boots guests, talks to them, and runs the same engine on the host.
+
+#![forbid(unsafe_code)]
+
+mod chat;
+mod connection;
+mod failure;
+mod health;
+mod run;
+mod sampling;
+mod shell;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use failure::Failure;
+
+/// A language model in one measured image: boot it, talk to it, check it
+#[derive(Parser, Debug)]
+#[command(
+    version,
+    after_help = "\
+Addresses:
+  tcp://HOST:PORT       TCP (IPv6 in brackets)
+  vsock://CID:PORT      a guest on this host, through /dev/vhost-vsock
+  unix:PATH#PORT        the same through a Unix socket, as `vitrine run --vsock-uds` offers it
+
+Exit codes:
+  0  done               2  wrong usage or unreadable file     30  no connection, or it broke
+  1  failed            23  the server shows no evidence      130  interrupted
+
+Examples:
+  vitrine synthesize --preset tiny --out tiny.gguf
+  vitrine run --image vitrine.fd --model tiny.gguf --tcp 8443
+  vitrine chat --to tcp://127.0.0.1:8443 --insecure-no-tee --prompt 'Good morning.'
+  vitrine generate --model tiny.gguf --chat 'Good morning.' --seed 1"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Run(run::Args),
+    Chat(chat::Args),
+    Health(health::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome: Result<(), Failure> = match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Chat(args) => chat::run(&args),
+        Command::Health(args) => health::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::from(failure.code as u8)
+        }
+    }
+}

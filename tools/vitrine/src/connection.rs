@@ -1,0 +1,33 @@
+//! The options of every command that talks to a server, and the client they make.
+
+use client::{Address, Client, Options, Trust};
+
+use crate::failure::Failure;
+
+/// Where the server is and what it must show
+#[derive(clap::Args, Debug)]
+pub struct Connection {
+    /// The server: tcp://HOST:PORT, vsock://CID:PORT or unix:PATH#PORT
+    #[arg(long, value_name = "ADDRESS")]
+    to: Address,
+    /// Accept a server that is not in a trust domain: whoever runs it reads everything (development only)
+    #[arg(long)]
+    insecure_no_tee: bool,
+}
+
+impl Connection {
+    /// A client; warns on stderr when it is told to trust blindly.
+    pub fn client(&self) -> Result<Client, Failure> {
+        let trust = match self.insecure_no_tee {
+            true => Trust::InsecureNoTee,
+            false => Trust::Evidence,
+        };
+        if trust == Trust::InsecureNoTee {
+            eprintln!(
+                "warning: --insecure-no-tee: nothing shows who or what answers at {}; it can read everything sent to it",
+                self.to
+            );
+        }
+        Ok(Client::new(self.to.clone(), Options::new(trust))?)
+    }
+}

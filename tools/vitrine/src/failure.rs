@@ -1,0 +1,78 @@
+//! How a command ends when it does not succeed: a sentence for a person, an exit code for a program.
+
+use core::fmt;
+
+/// Documented in `--help`; scripts rely on the numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// The command was understood and could not be done.
+    Failed = 1,
+    /// The command line, or a file it names, is wrong.
+    Usage = 2,
+    /// The server shows no evidence of a trust domain.
+    NoEvidence = 23,
+    /// No connection, or one that broke.
+    Transport = 30,
+    /// Stopped by a signal before it was done.
+    Interrupted = 130,
+}
+
+/// Why a command ends early.
+#[derive(Debug)]
+pub struct Failure {
+    pub code: Code,
+    message: String,
+}
+
+impl Failure {
+    /// The command could not be done.
+    pub fn new(message: impl fmt::Display) -> Self {
+        Self::with_code(Code::Failed, message)
+    }
+
+    /// The command line, or a file it names, is wrong.
+    pub fn usage(message: impl fmt::Display) -> Self {
+        Self::with_code(Code::Usage, message)
+    }
+
+    pub fn with_code(code: Code, message: impl fmt::Display) -> Self {
+        Self {
+            code,
+            message: message.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<client::Error> for Failure {
+    fn from(error: client::Error) -> Self {
+        if let client::Error::NoEvidence = error {
+            return Self::with_code(
+                Code::NoEvidence,
+                format!(
+                    "{error}\nA guest in plain QEMU is not a trust domain and has none. To talk to it during development all the \
+                     same, add --insecure-no-tee."
+                ),
+            );
+        }
+        let code = match error.is_transport() {
+            true => Code::Transport,
+            false => Code::Failed,
+        };
+        let advice = match error {
+            client::Error::Connect { .. } => {
+                "\nIs the guest up? `vitrine run` prints the address to use; `vitrine health` asks how far it is."
+            }
+            client::Error::Refused { status: 503, .. } => {
+                "\nThe guest is not ready: `vitrine health` says how far it is."
+            }
+            _ => "",
+        };
+        Self::with_code(code, format!("{error}{advice}"))
+    }
+}

@@ -1,0 +1,375 @@
+//! `vitrine run`: boots an image in QEMU, shows its console, waits until it serves, and ends it on Ctrl-C.
+
+mod accelerator;
+mod console;
+mod guest;
+mod machine;
+mod vsock;
+
+use std::io::{IsTerminal, Write, stderr};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::failure::{Code, Failure};
+use crate::shell;
+use accelerator::{Accelerator, Choice};
+use console::{Line, Ready};
+use guest::{Event, Guest, Source};
+use machine::{Disk, GUEST_PORT, Machine, Vsock};
+use vsock::Device;
+
+const QEMU: &str = "qemu-system-x86_64";
+/// What a guest needs besides its model: itself, buffers, a KV cache of ordinary size.
+const BASE_MEMORY_MIB: u64 = 512;
+
+/// Boot an image in QEMU and serve a model from it
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+A way in: --tcp forwards a loopback port; --vsock-uds needs vhost-device-vsock (in PATH, in target/tools/bin, or named by \
+VITRINE_VHOST_DEVICE_VSOCK); --vsock-cid needs /dev/vhost-vsock. With none of them, vsock CID 3 where /dev/vhost-vsock is \
+usable, else TCP port 8443. VITRINE_QEMU names another QEMU.
+
+The console goes to stderr. When the guest is ready, its addresses go to stdout. A guest that fails stays up and tells why at \
+/health until Ctrl-C, unless --exit-on-failure.
+
+Examples:
+  vitrine run --image vitrine.fd --model tiny.gguf --tcp 8443
+  vitrine run --image vitrine.fd --model tiny.gguf --vsock-uds /tmp/vm.sock --cpus 4 --memory 2G
+  vitrine run --image vitrine.fd --model tiny.gguf --tcp 8443 --dry-run")]
+pub struct Args {
+    /// The image (vitrine.fd)
+    #[arg(long, value_name = "FILE")]
+    image: PathBuf,
+    /// The model (GGUF); without one the guest says that it has none
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
+    /// The guest's configuration (TOML)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Virtual CPUs
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=255))]
+    cpus: u32,
+    /// Guest memory, such as 512M or 6G [default: the model's size and 512M]
+    #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
+    memory: Option<u64>,
+    /// Forward this port of 127.0.0.1 to the guest (0: a free one)
+    #[arg(long, value_name = "PORT")]
+    tcp: Option<u16>,
+    /// Offer vsock at this Unix socket, through vhost-device-vsock
+    #[arg(long, value_name = "PATH", conflicts_with = "vsock_cid")]
+    vsock_uds: Option<PathBuf>,
+    /// Offer vsock through the kernel, under this context identifier
+    #[arg(long, value_name = "CID", value_parser = clap::value_parser!(u32).range(3..=0xffff_fffe))]
+    vsock_cid: Option<u32>,
+    /// The port the guest listens on, if its configuration changes it
+    #[arg(long, value_name = "PORT", default_value_t = GUEST_PORT)]
+    guest_port: u16,
+    /// How QEMU runs the guest's code
+    #[arg(long, value_enum, default_value = "auto")]
+    accel: Choice,
+    /// Give up if the guest is not ready after this many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    ready_timeout: u64,
+    /// End with exit code 1 as soon as the guest says that it failed
+    #[arg(long)]
+    exit_on_failure: bool,
+    /// Print the ready guest as one JSON object on stdout
+    #[arg(long)]
+    json: bool,
+    /// Print the exact commands and exit
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// What `--json` prints once the guest is ready.
+#[derive(Serialize)]
+struct ReadyReport<'a> {
+    event: &'static str,
+    addresses: &'a [String],
+    accelerator: &'static str,
+    isa: Option<&'a str>,
+    vcpus: Option<u64>,
+    boot_ms: Option<u64>,
+    process: u32,
+}
+
+/// How the time in the guest ended.
+enum End {
+    /// A signal after the guest was ready.
+    Stopped,
+    /// A signal before that.
+    Interrupted,
+    /// The guest said why it cannot serve.
+    Failed(String),
+    /// QEMU ended by itself.
+    Ended,
+    /// Not ready in time.
+    TimedOut,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let (machine, device) = plan(args)?;
+    let command = machine.command();
+    if args.dry_run {
+        if let Some(device) = &device {
+            println!("{} &", shell::join(device.command()));
+        }
+        println!("{}", shell::join(&command));
+        return Ok(());
+    }
+    let addresses = addresses(args, &machine);
+    eprintln!(
+        "starting QEMU ({}, {} CPUs, {} MiB)",
+        machine.accelerator.accel(),
+        machine.cpus,
+        machine.memory_mib
+    );
+    let mut guest = Guest::start(&command, device)?;
+    let end = attend(args, &guest, |ready| {
+        report_ready(args, &machine, &addresses, guest.process(), ready);
+    });
+    let status = match end {
+        End::Ended => guest.wait(),
+        _ => None,
+    };
+    guest.stop();
+    match end {
+        End::Stopped => {
+            eprintln!("the guest is stopped");
+            Ok(())
+        }
+        End::Interrupted => Err(Failure::with_code(
+            Code::Interrupted,
+            "stopped before the guest was ready",
+        )),
+        End::Failed(reason) => Err(Failure::new(format!("the guest failed: {reason}"))),
+        End::Ended => {
+            let status = status.map_or_else(|| "unknown".to_owned(), |status| status.to_string());
+            Err(Failure::new(format!(
+                "QEMU ended by itself ({status}); its last lines above say why. `--dry-run` prints its command."
+            )))
+        }
+        End::TimedOut => Err(Failure::new(format!(
+            "the guest is not ready after {} s; large models under TCG may need a longer --ready-timeout",
+            args.ready_timeout
+        ))),
+    }
+}
+
+/// Shows the console and follows the guest until something ends it.
+fn attend(args: &Args, guest: &Guest, mut on_ready: impl FnMut(&Ready)) -> End {
+    let started = Instant::now();
+    let ticker = !args.json && stderr().is_terminal();
+    let mut ready = false;
+    let mut failed = None;
+    loop {
+        match guest.next_event(Duration::from_secs(1)) {
+            Event::Line { source, text } => {
+                let clear = if ticker { "\r\x1b[K" } else { "" };
+                eprintln!("{clear}{} | {text}", source.prefix());
+                if source != Source::Console {
+                    continue;
+                }
+                match Line::parse(&text) {
+                    Line::Ready(line) if !ready => {
+                        ready = true;
+                        on_ready(&line);
+                    }
+                    Line::Failed(reason) if args.exit_on_failure => return End::Failed(reason),
+                    Line::Failed(reason) => {
+                        eprintln!("the guest failed and answers /health only; Ctrl-C ends it");
+                        failed = Some(reason);
+                    }
+                    Line::Ready(_) | Line::Other => {}
+                }
+            }
+            Event::ConsoleClosed => return failed.map_or(End::Ended, End::Failed),
+            Event::Signal => {
+                return match (failed, ready) {
+                    (Some(reason), _) => End::Failed(reason),
+                    (None, true) => End::Stopped,
+                    (None, false) => End::Interrupted,
+                };
+            }
+            Event::Quiet => {
+                let waited = started.elapsed();
+                if ready || failed.is_some() {
+                    continue;
+                }
+                if ticker {
+                    eprint!(
+                        "\rwaiting for the guest to be ready: {} s",
+                        waited.as_secs()
+                    );
+                    // A terminal that is gone takes no progress; the guest matters more.
+                    let _ = stderr().flush();
+                }
+                if waited.as_secs() >= args.ready_timeout {
+                    return End::TimedOut;
+                }
+            }
+        }
+    }
+}
+
+/// The machine the arguments describe, and its vsock device.
+fn plan(args: &Args) -> Result<(Machine, Option<Device>), Failure> {
+    let qemu = match std::env::var_os("VITRINE_QEMU") {
+        Some(path) => path.into(),
+        None => vsock::find_in_path(QEMU).ok_or_else(|| {
+            Failure::usage(format!(
+                "{QEMU} is not installed: `apt install qemu-system-x86`, or name it in VITRINE_QEMU"
+            ))
+        })?,
+    };
+    length(&args.image)?;
+    let mut disks = Vec::new();
+    for (role, path) in [("model", &args.model), ("config", &args.config)] {
+        if let Some(path) = path {
+            disks.push(Disk {
+                role,
+                length: length(path)?,
+                path: path.clone(),
+            });
+        }
+    }
+    let device = args.vsock_uds.as_deref().map(Device::new).transpose()?;
+    let mut tcp = args.tcp;
+    let vsock = match (&device, args.vsock_cid) {
+        (Some(device), _) => Some(Vsock::User {
+            socket: device.qemu.clone(),
+        }),
+        (None, Some(cid)) => Some(Vsock::Kernel { cid }),
+        (None, None) if tcp.is_some() => None,
+        (None, None) if accelerator::usable(Path::new("/dev/vhost-vsock")) => {
+            Some(Vsock::Kernel { cid: 3 })
+        }
+        (None, None) => {
+            tcp = Some(GUEST_PORT);
+            None
+        }
+    };
+    let tcp = match tcp {
+        Some(0) => Some((free_port()?, args.guest_port)),
+        Some(port) => Some((port, args.guest_port)),
+        None => None,
+    };
+    let model = disks.iter().find(|disk| disk.role == "model");
+    let machine = Machine {
+        accelerator: Accelerator::choose(args.accel, &qemu)?,
+        qemu,
+        image: args.image.clone(),
+        cpus: args.cpus,
+        memory_mib: args
+            .memory
+            .unwrap_or_else(|| default_memory(model.map_or(0, |disk| disk.length))),
+        disks,
+        tcp,
+        vsock,
+    };
+    Ok((machine, device))
+}
+
+/// Where a client reaches the guest, in words `--to` takes.
+fn addresses(args: &Args, machine: &Machine) -> Vec<String> {
+    let tcp = machine
+        .tcp
+        .map(|(port, _)| format!("tcp://127.0.0.1:{port}"));
+    let vsock = match (&machine.vsock, &args.vsock_uds) {
+        (Some(Vsock::Kernel { cid }), _) => Some(format!("vsock://{cid}:{}", args.guest_port)),
+        (Some(Vsock::User { .. }), Some(path)) => {
+            Some(format!("unix:{}#{}", path.display(), args.guest_port))
+        }
+        _ => None,
+    };
+    tcp.into_iter().chain(vsock).collect()
+}
+
+fn report_ready(args: &Args, machine: &Machine, addresses: &[String], process: u32, ready: &Ready) {
+    if args.json {
+        let report = ReadyReport {
+            event: "ready",
+            addresses,
+            accelerator: machine.accelerator.accel(),
+            isa: ready.text("isa"),
+            vcpus: ready.number("vcpus"),
+            boot_ms: ready.number("boot_ms"),
+            process,
+        };
+        println!("{}", serde_json::json!(report));
+        return;
+    }
+    println!("the guest is ready; Ctrl-C stops it. In another terminal:");
+    for address in addresses {
+        println!(
+            "  vitrine chat --to {} --insecure-no-tee",
+            shell::join([address])
+        );
+    }
+}
+
+/// A file's length in bytes; it must be there and be a file.
+fn length(path: &Path) -> Result<u64, Failure> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => Ok(metadata.len()),
+        Ok(_) => Err(Failure::usage(format!("{} is not a file", path.display()))),
+        Err(error) => Err(Failure::usage(format!(
+            "cannot read {}: {error}",
+            path.display()
+        ))),
+    }
+}
+
+/// A port nobody listens on now.
+fn free_port() -> Result<u16, Failure> {
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .map(|address| address.port())
+        .map_err(|error| Failure::new(format!("no free port: {error}")))
+}
+
+/// The model once, and the base, in steps of 256 MiB.
+fn default_memory(model_bytes: u64) -> u64 {
+    let model_mib = model_bytes.div_ceil(1 << 20);
+    (BASE_MEMORY_MIB + model_mib).next_multiple_of(256)
+}
+
+/// `512M`, `6G`, or MiB without a unit.
+fn parse_memory(text: &str) -> Result<u64, String> {
+    let (digits, unit) = match text.strip_suffix(['G', 'g']) {
+        Some(digits) => (digits, 1024),
+        None => (text.strip_suffix(['M', 'm']).unwrap_or(text), 1),
+    };
+    digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(unit))
+        .filter(|mib| (64..=16 << 20).contains(mib))
+        .ok_or_else(|| "write a size from 64M to 16384G, such as 512M or 6G".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_read_in_mib() {
+        assert_eq!(parse_memory("512M"), Ok(512));
+        assert_eq!(parse_memory("6G"), Ok(6144));
+        assert_eq!(parse_memory("1024"), Ok(1024));
+        for wrong in ["", "M", "1T", "-1G", "63M", "99999999999999999999G"] {
+            assert!(parse_memory(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_default_holds_the_model() {
+        assert_eq!(default_memory(0), 512);
+        assert_eq!(default_memory(3 << 20), 768);
+        assert_eq!(default_memory(1_107_408_416), 1792);
+    }
+}
