@@ -1,1 +1,70 @@
-fn main() {}
+//! `cargo xtask`: builds the image, shows it working, tests it. `cargo xtask --help` lists the commands.
+
+#![forbid(unsafe_code)]
+
+mod failure;
+mod guest;
+mod interrupt;
+mod lint;
+mod lockfiles;
+mod packages;
+mod process;
+mod tools;
+mod workspace;
+
+use clap::{Parser, Subcommand};
+
+use failure::Result;
+use workspace::Workspace;
+
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", about = "Build, test, demo")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Format the sources of both workspaces
+    Fmt {
+        /// Fail where they are not formatted instead
+        #[arg(long)]
+        check: bool,
+    },
+    /// Clippy in both workspaces; a warning is a failure
+    Lint,
+    /// Check that the image is built from the packages that are tested
+    Lockfiles {
+        /// Move the image's packages to the tested versions
+        #[arg(long)]
+        fix: bool,
+    },
+}
+
+fn main() {
+    let arguments = Arguments::parse();
+    if let Err(failure) = run(&arguments.command) {
+        eprintln!("error: {failure}");
+        let code = if interrupt::interrupted() {
+            interrupt::EXIT_CODE
+        } else {
+            1
+        };
+        std::process::exit(code);
+    }
+}
+
+fn run(command: &Command) -> Result<()> {
+    interrupt::watch()?;
+    let workspace = Workspace::locate()?;
+    match command {
+        Command::Fmt { check } => lint::format(&workspace, *check),
+        Command::Lint => {
+            packages::provide(packages::BUILD)?;
+            lint::lint(&workspace)
+        }
+        Command::Lockfiles { fix: false } => lockfiles::check(&workspace),
+        Command::Lockfiles { fix: true } => lockfiles::fix(&workspace),
+    }
+}

@@ -1,0 +1,41 @@
+//! Formatting and lints, in both workspaces.
+
+use std::process::Command;
+use std::time::Duration;
+
+use crate::failure::Result;
+use crate::process;
+use crate::workspace::Workspace;
+
+/// A whole build may be needed first.
+const LIMIT: Duration = Duration::from_secs(3600);
+
+/// Formats the sources, or with `check` fails where they are not formatted.
+pub fn format(workspace: &Workspace, check: bool) -> Result<()> {
+    for mut cargo in [workspace.cargo(), guest_cargo(workspace)] {
+        cargo.args(["fmt", "--all"]);
+        if check {
+            cargo.arg("--check");
+        }
+        process::run(&mut cargo, LIMIT)?;
+    }
+    Ok(())
+}
+
+/// Clippy; a warning is a failure.
+pub fn lint(workspace: &Workspace) -> Result<()> {
+    for mut cargo in [workspace.cargo(), guest_cargo(workspace)] {
+        cargo.args(["clippy", "--workspace", "--all-targets", "--locked"]);
+        process::run(cargo.args(["--", "--deny", "warnings"]), LIMIT)?;
+    }
+    Ok(())
+}
+
+/// A cargo command in the TD workspace.
+pub fn guest_cargo(workspace: &Workspace) -> Command {
+    let mut cargo = workspace.cargo();
+    cargo
+        .current_dir(workspace.guest())
+        .env("CARGO_TARGET_DIR", workspace.target.join("td"));
+    cargo
+}
