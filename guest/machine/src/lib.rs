@@ -12,5 +12,8 @@ extern crate std;
 pub mod clock;
 pub mod console;
 pub mod heap;
+pub mod net;
+pub mod pci;
 pub mod port;
 pub mod sync;
+pub mod virtio;
