@@ -31,7 +31,8 @@ impl Kernels {
         }
         Some(match isa {
             Isa::Scalar => &simd::scalar::KERNELS,
-            _ => return None,
+            Isa::Avx2 => &simd::avx2::KERNELS,
+            Isa::Avx512 => &simd::avx512::KERNELS,
         })
     }
 

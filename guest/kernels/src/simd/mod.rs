@@ -72,9 +72,12 @@ macro_rules! table {
     };
 }
 
+pub(crate) mod avx2;
+pub(crate) mod avx512;
+mod leaf;
 pub(crate) mod scalar;
 
-use crate::formats::{Format, SUPER_BLOCK};
+use crate::formats::{BLOCK, Format, SUPER_BLOCK};
 
 /// `weighted_sum` for any format: row by row, a buffer of unpacked elements at a time.
 #[inline(always)]
@@ -93,4 +96,14 @@ fn weighted_sum_by_unpacking(format: Format, factors: &[f32], rows: &[u8], out: 
             }
         }
     }
+}
+
+/// The last few elements of a row, followed by zeros up to 32 elements of at most four bytes.
+#[inline(always)]
+fn padded(rest: &[u8]) -> [u8; 4 * BLOCK] {
+    let mut buffer = [0; 4 * BLOCK];
+    for (to, from) in buffer.iter_mut().zip(rest) {
+        *to = *from;
+    }
+    buffer
 }
