@@ -44,6 +44,22 @@ pub struct Setup<'a> {
     pub accelerator: &'a str,
 }
 
+impl<'a> Setup<'a> {
+    /// A guest reached over TCP, accelerated where that works, with the memory its model needs.
+    pub fn new(vitrine: &'a Path, image: &'a Path, model: Option<&'a Path>, cpus: u32) -> Self {
+        Self {
+            vitrine,
+            image,
+            model,
+            config: None,
+            cpus,
+            memory_mib: None,
+            vsock: None,
+            accelerator: "auto",
+        }
+    }
+}
+
 /// What `vitrine run` reports of a ready guest.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Ready {

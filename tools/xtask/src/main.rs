@@ -2,11 +2,15 @@
 
 #![forbid(unsafe_code)]
 
+mod boot;
+mod demo;
 mod failure;
 mod guest;
+mod image_step;
 mod interrupt;
 mod lint;
 mod lockfiles;
+mod models;
 mod packages;
 mod process;
 mod tools;
@@ -26,6 +30,10 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Build vitrine.fd and print its size and digest
+    Image,
+    Demo(demo::Arguments),
+    Boot(boot::Arguments),
     /// Format the sources of both workspaces
     Fmt {
         /// Fail where they are not formatted instead
@@ -59,6 +67,12 @@ fn run(command: &Command) -> Result<()> {
     interrupt::watch()?;
     let workspace = Workspace::locate()?;
     match command {
+        Command::Image => {
+            println!("{}", image_step::build(&workspace)?);
+            Ok(())
+        }
+        Command::Demo(arguments) => demo::run(&workspace, arguments),
+        Command::Boot(arguments) => boot::run(&workspace, arguments),
         Command::Fmt { check } => lint::format(&workspace, *check),
         Command::Lint => {
             packages::provide(packages::BUILD)?;
