@@ -1,0 +1,224 @@
+//! The OpenAI-compatible API: from a complete HTTP request to a response, or to an [`Answer`] that
+//! grows with every decode step.
+
+mod answer;
+mod chat;
+mod completions;
+mod error;
+mod fields;
+pub(crate) mod health;
+mod models;
+mod parameters;
+
+use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
+
+use ring::rand::{SecureRandom, SystemRandom};
+use serde::Serialize;
+use serde_json::Value;
+
+pub(crate) use answer::Answer;
+pub(crate) use error::ApiError;
+
+use crate::{
+    Health, Platform, WallClock,
+    http::{Method, Request, Response},
+    inference::{Generation, Inference, SubmitError},
+};
+use answer::Kind;
+use fields::Fields;
+use parameters::Parameters;
+
+/// Tokens a completion gets when the request does not say: the OpenAI API reference's default.
+const COMPLETION_TOKENS: usize = 16;
+
+/// What all connections share.
+pub(crate) struct Service {
+    pub(crate) health: Health,
+    pub(crate) platform: Platform,
+    pub(crate) clock: Arc<dyn WallClock>,
+    pub(crate) rng: SystemRandom,
+    /// The engine, once there is one, and the UNIX time at which it came.
+    pub(crate) model: Option<(Box<dyn Inference>, u64)>,
+    /// The configured model name, which goes before the model's own.
+    pub(crate) configured_name: Option<String>,
+    /// Sequences that may wait for the engine.
+    pub(crate) queue: usize,
+    /// Tokens a chat answer gets when the request does not say.
+    pub(crate) answer_tokens: usize,
+}
+
+/// How a request is answered.
+pub(crate) enum Reply {
+    /// At once.
+    Whole(Response),
+    /// As the engine goes along.
+    Growing(Box<Answer>),
+}
+
+impl Service {
+    /// The name of the model served, once it is known.
+    fn model_name(&self) -> Option<&str> {
+        let own = self
+            .model
+            .as_ref()
+            .map(|(engine, _)| engine.facts().name.as_str());
+        self.configured_name.as_deref().or(own)
+    }
+
+    /// Answers `request`, or begins to.
+    ///
+    /// # Errors
+    /// An [`ApiError`] that says what to change.
+    pub(crate) fn answer(&mut self, request: &Request) -> Result<Reply, ApiError> {
+        let path = request.path.as_str();
+        match path {
+            "/health" => {
+                read_only(request)?;
+                let response = health::respond(&self.health, &self.platform, self.model_name());
+                Ok(Reply::Whole(response))
+            }
+            "/v1/models" => {
+                read_only(request)?;
+                let (name, context, created) = self.served_model()?;
+                Ok(Reply::Whole(models::list(name, context, created)))
+            }
+            "/v1/chat/completions" => self.generate(request, Kind::Chat),
+            "/v1/completions" => self.generate(request, Kind::Completion),
+            _ => {
+                let asked = path
+                    .strip_prefix("/v1/models/")
+                    .ok_or_else(ApiError::no_such_path)?;
+                read_only(request)?;
+                let asked = models::percent_decode(asked).ok_or_else(ApiError::no_such_path)?;
+                let (name, context, created) = self.served_model()?;
+                if asked != name {
+                    return Err(ApiError::no_such_model(&asked, name));
+                }
+                Ok(Reply::Whole(models::retrieve(name, context, created)))
+            }
+        }
+    }
+
+    /// Name, context length and creation time of the model, if requests can be answered.
+    fn served_model(&self) -> Result<(&str, usize, u64), ApiError> {
+        match (&self.health, &self.model, self.model_name()) {
+            (Health::Ready { .. }, Some((engine, created)), Some(name)) => {
+                Ok((name, engine.facts().context, *created))
+            }
+            (Health::Failed { reason }, ..) => Err(ApiError::failed(reason)),
+            _ => Err(ApiError::not_ready()),
+        }
+    }
+
+    /// Checks a generation request from end to end and hands it to the engine.
+    fn generate(&mut self, request: &Request, kind: Kind) -> Result<Reply, ApiError> {
+        if request.method != Method::Post {
+            return Err(ApiError::method("POST"));
+        }
+        check_media_type(request)?;
+        let (name, context, _) = self.served_model()?;
+        let name = String::from(name);
+        let body: Value = serde_json::from_slice(&request.body).map_err(ApiError::not_json)?;
+        let Value::Object(body) = body else {
+            return Err(ApiError::not_json("it is some other JSON value"));
+        };
+        let fields = Fields::new(&body);
+        if let Some(asked) = fields.text("model")?
+            && asked != name
+        {
+            return Err(ApiError::no_such_model(asked, &name));
+        }
+        let mut random = [0; 16];
+        let entropy = |_| ApiError::internal("the entropy source failed");
+        self.rng.fill(&mut random).map_err(entropy)?;
+        let random = u128::from_le_bytes(random);
+        let (id, seed) = ((random >> 64) as u64, random as u64);
+
+        let Some((engine, _)) = &mut self.model else {
+            return Err(ApiError::not_ready());
+        };
+        let parameters = Parameters::read(&fields, engine.facts(), seed)?;
+        let (prompt, logprobs, parameter, default_tokens) = match kind {
+            Kind::Chat => {
+                let conversation = chat::read_conversation(&fields)?;
+                let logprobs = chat::read_logprobs(&fields)?;
+                let prompt = engine.encode_chat(&conversation);
+                (prompt, logprobs, "messages", self.answer_tokens)
+            }
+            Kind::Completion => {
+                let logprobs = completions::read_logprobs(&fields)?;
+                let prompt = completions::read_prompt(&fields, engine.as_ref())?;
+                (prompt, logprobs, "prompt", COMPLETION_TOKENS)
+            }
+        };
+        let room = context.saturating_sub(prompt.len());
+        let max_tokens = parameters.max_tokens.unwrap_or(default_tokens.min(room));
+        if max_tokens > room || room == 0 {
+            let answer = max_tokens.max(1);
+            return Err(ApiError::context_length(
+                parameter,
+                context,
+                prompt.len(),
+                answer,
+            ));
+        }
+        if engine.queued() >= self.queue {
+            return Err(ApiError::busy());
+        }
+        let prompt_tokens = prompt.len();
+        let sequence = engine.submit(Generation {
+            prompt,
+            max_tokens,
+            sampling: parameters.sampling,
+            stop: parameters.stop,
+            logprobs,
+        });
+        let sequence = sequence.map_err(|error| match error {
+            SubmitError::QueueFull => ApiError::busy(),
+            SubmitError::Refused(reason) => ApiError::invalid(parameter, reason),
+        })?;
+        let created = self.clock.unix_time().as_secs();
+        Ok(Reply::Growing(Box::new(Answer::new(
+            kind,
+            sequence,
+            parameters.delivery,
+            answer::Heading {
+                id,
+                created,
+                model: name,
+            },
+            prompt_tokens,
+        ))))
+    }
+}
+
+/// Only GET and HEAD.
+fn read_only(request: &Request) -> Result<(), ApiError> {
+    match request.method {
+        Method::Get | Method::Head => Ok(()),
+        _ => Err(ApiError::method("GET, HEAD")),
+    }
+}
+
+/// A body is JSON, not compressed. One that does not say what it is is taken for JSON.
+fn check_media_type(request: &Request) -> Result<(), ApiError> {
+    if let Some(value) = &request.content_type {
+        let essence = value.split(';').next().unwrap_or_default().trim();
+        if !essence.eq_ignore_ascii_case("application/json") {
+            return Err(ApiError::media_type(
+                "the Content-Type must be application/json",
+            ));
+        }
+    }
+    match &request.content_encoding {
+        Some(coding) if !coding.eq_ignore_ascii_case("identity") => Err(ApiError::media_type(
+            "compressed requests are not supported",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Serialises a value of our own, which has no way to fail.
+fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}

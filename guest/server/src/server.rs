@@ -1,0 +1,148 @@
+//! The server: all connections, the engine, and the loop body that serves both.
+
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
+use core::{fmt, time::Duration};
+
+use ring::rand::SystemRandom;
+use rustls::ServerConfig;
+
+use crate::{
+    Config, Health, Identity, Inference, Platform, Stream, WallClock,
+    api::Service,
+    config::Timeouts,
+    connection::{Connection, Outcome},
+    http, tls,
+    tls::TlsSetupError,
+};
+
+/// Serves every attached stream from one engine.
+///
+/// Nothing happens outside [`Server::poll`], which never blocks: call it again at once while it
+/// returns true, and otherwise when a device has something or [`Server::next_deadline`] comes.
+pub struct Server<S> {
+    tls: Arc<ServerConfig>,
+    service: Service,
+    connections: Vec<Connection<S>>,
+    capacity: usize,
+    limits: http::Limits,
+    timeouts: Timeouts,
+}
+
+/// As many connections are open as may be, and all of them are busy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AtCapacity;
+
+impl fmt::Display for AtCapacity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("too many connections")
+    }
+}
+
+impl core::error::Error for AtCapacity {}
+
+impl<S: Stream> Server<S> {
+    /// A server without connections and without a model, reporting [`Health::Booting`].
+    ///
+    /// # Errors
+    /// When the TLS library does not accept `identity`.
+    pub fn new(
+        config: &Config,
+        identity: Identity,
+        platform: Platform,
+        clock: Arc<dyn WallClock>,
+    ) -> Result<Self, TlsSetupError> {
+        Ok(Self {
+            tls: tls::configure(identity, Arc::clone(&clock))?,
+            service: Service {
+                health: Health::Booting,
+                platform,
+                clock,
+                rng: SystemRandom::new(),
+                model: None,
+                configured_name: config.model.name.clone(),
+                queue: config.limits.queue,
+                answer_tokens: config.limits.answer_tokens,
+            },
+            connections: Vec::new(),
+            capacity: config.limits.connections,
+            limits: http::Limits {
+                header_bytes: config.limits.header_bytes,
+                body_bytes: config.limits.request_bytes,
+            },
+            timeouts: config.limits.timeouts(),
+        })
+    }
+
+    /// What `/health` reports from now on. Prompts are answered only when it is [`Health::Ready`] and
+    /// an engine is installed.
+    pub fn set_health(&mut self, health: Health) {
+        self.service.health = health;
+    }
+
+    /// Installs the engine. Done once; a second one would leave the first one's answers unfinished,
+    /// so it is the caller's duty not to.
+    pub fn install(&mut self, engine: Box<dyn Inference>) {
+        let created = self.service.clock.unix_time().as_secs();
+        self.service.model = Some((engine, created));
+    }
+
+    /// Serves another stream. `now` is monotonic, as everywhere here. If there is no room, the
+    /// connection that has been idle the longest makes some.
+    ///
+    /// # Errors
+    /// When all connections are busy; `stream` is closed.
+    pub fn attach(&mut self, stream: S, now: Duration) -> Result<(), AtCapacity> {
+        if self.connections.len() >= self.capacity {
+            let idle = self.connections.iter().enumerate();
+            let idle =
+                idle.filter_map(|(index, connection)| Some((connection.idle_until()?, index)));
+            let (_, index) = idle.min().ok_or(AtCapacity)?;
+            self.connections.remove(index);
+        }
+        let connection = Connection::new(
+            stream,
+            Arc::clone(&self.tls),
+            self.limits,
+            self.timeouts,
+            now,
+        );
+        self.connections.push(connection.map_err(|_| AtCapacity)?);
+        Ok(())
+    }
+
+    /// Connections open now.
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// The next moment at which [`Server::poll`] has something to do even if nothing arrives.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        self.connections
+            .iter()
+            .filter_map(Connection::next_deadline)
+            .min()
+    }
+
+    /// Gives every connection its turn, then the engine one step. Returns whether there was anything
+    /// to do, and so whether to call it again at once.
+    pub fn poll(&mut self, now: Duration) -> bool {
+        let mut active = false;
+        let service = &mut self.service;
+        // Whoever came first in the last round comes last in this one.
+        if let Some(turn) = self.connections.len().checked_sub(1) {
+            self.connections.rotate_left(turn.min(1));
+        }
+        self.connections.retain_mut(|connection| {
+            let outcome = connection.poll(service, now);
+            active |= outcome != Outcome::Idle;
+            if outcome == Outcome::Over {
+                connection.abandon(service);
+            }
+            outcome != Outcome::Over
+        });
+        if let Some((engine, _)) = &mut self.service.model {
+            active |= engine.step();
+        }
+        active
+    }
+}
