@@ -9,6 +9,7 @@ mod health;
 mod run;
 mod sampling;
 mod shell;
+mod synthesize;
 
 use std::process::ExitCode;
 
@@ -30,7 +31,7 @@ Exit codes:
   1  failed            23  the server shows no evidence      130  interrupted
 
 Examples:
-  vitrine synthesize --preset tiny --out tiny.gguf
+  vitrine synthesize --out tiny.gguf
   vitrine run --image vitrine.fd --model tiny.gguf --tcp 8443
   vitrine chat --to tcp://127.0.0.1:8443 --insecure-no-tee --prompt 'Good morning.'
   vitrine generate --model tiny.gguf --chat 'Good morning.' --seed 1"
@@ -45,6 +46,7 @@ enum Command {
     Run(run::Args),
     Chat(chat::Args),
     Health(health::Args),
+    Synthesize(synthesize::Args),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Health(args) => health::run(&args),
+        Command::Synthesize(args) => synthesize::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
