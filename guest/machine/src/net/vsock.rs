@@ -23,7 +23,10 @@ const CREDIT_STEP: u32 = BUFFER as u32 / 4;
 /// How long to wait for credit before asking for it, in case an update was lost.
 const CREDIT_PATIENCE: Duration = Duration::from_millis(200);
 /// How long the peer may take to confirm the end of a connection.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait for the confirmation before asking again: vhost-device-vsock forgets to give it if it still holds
+/// data for its own peer.
+const SHUTDOWN_INTERVAL: Duration = Duration::from_millis(250);
 
 struct Connection {
     peer: Endpoint,
@@ -39,7 +42,7 @@ struct Connection {
     accept: bool,
     credit_wanted: bool,
     blocked_since: Option<Duration>,
-    shutdown_sent: bool,
+    shutdown_at: Option<Duration>,
     /// When patience ends, once the stream was dropped.
     deadline: Option<Duration>,
 }
@@ -177,7 +180,7 @@ impl Connections {
             accept: true,
             credit_wanted: false,
             blocked_since: None,
-            shutdown_sent: false,
+            shutdown_at: None,
             deadline: None,
         });
         (stream, header.source)
@@ -270,9 +273,13 @@ fn next_of(
         return Some((Operation::Response, 0, 0));
     }
     let credit = connection.credit();
-    let (waiting, dropped) = {
+    let (waiting, room, dropped) = {
         let channel = connection.channel.borrow();
-        (channel.sending.len(), channel.dropped)
+        (
+            channel.sending.len(),
+            channel.received.room(),
+            channel.dropped,
+        )
     };
     if waiting > 0 && credit > 0 {
         let most = (credit as usize).min(TRANSMIT_DATA);
@@ -286,13 +293,17 @@ fn next_of(
         connection.credit_wanted = false;
         return Some((Operation::Data, 0, count as u32));
     }
-    if waiting == 0 && dropped && !connection.shutdown_sent {
-        connection.shutdown_sent = true;
-        connection.deadline = Some(now.saturating_add(CLOSE_PATIENCE));
+    if waiting == 0 && dropped && connection.shutdown_at.is_none_or(|at| now >= at) {
+        if connection.shutdown_at.is_none() {
+            connection.deadline = Some(now.saturating_add(CLOSE_PATIENCE));
+        }
+        connection.shutdown_at = Some(now.saturating_add(SHUTDOWN_INTERVAL));
         return Some((Operation::Shutdown, SHUTDOWN_RECEIVE | SHUTDOWN_SEND, 0));
     }
     let untold = connection.consumed().wrapping_sub(connection.told);
-    if core::mem::take(&mut connection.credit_wanted) || untold >= CREDIT_STEP {
+    // With a full buffer the answer to a request for credit waits until there is some to give.
+    if untold >= CREDIT_STEP || connection.credit_wanted && room > 0 {
+        connection.credit_wanted = false;
         return Some((Operation::CreditUpdate, 0, 0));
     }
     if waiting > 0 {
@@ -351,11 +362,14 @@ fn on_packet_of(
             channel.break_off(ErrorKind::ConnectionReset);
             Verdict::Forget
         }
-        // A second request, an answer to a request never made, or nothing known.
-        Some(Operation::Request | Operation::Response) | None => {
+        // A second request, or an answer to a request never made.
+        Some(Operation::Request | Operation::Response) => {
             channel.break_off(ErrorKind::ConnectionReset);
             Verdict::Reset
         }
+        // A later version of the protocol may have more operations, and vhost-device-vsock sends number 0 when it
+        // turns out to have nothing to say. The credit fields were all there was to it.
+        None => Verdict::Keep,
     }
 }
 

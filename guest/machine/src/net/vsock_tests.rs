@@ -108,6 +108,32 @@ fn our_credit_is_renewed_when_the_user_has_read() {
     assert_eq!(operation(&mut table), None, "told once");
     table.on_packet(&from_peer(1, Operation::CreditRequest), &[]);
     assert_eq!(operation(&mut table), Some(Operation::CreditUpdate));
+    // An answer that would grant nothing waits until it grants something.
+    for _ in 0..CREDIT_STEP as usize / block.len() {
+        table.on_packet(&from_peer(1, Operation::Data), &block);
+    }
+    table.on_packet(&from_peer(1, Operation::CreditRequest), &[]);
+    assert_eq!(operation(&mut table), None);
+    stream.read(&mut into[..1]).unwrap();
+    let (header, _) = next(&mut table).unwrap();
+    assert_eq!(
+        (header.operation, header.consumed),
+        (Some(Operation::CreditUpdate), CREDIT_STEP + 1)
+    );
+}
+
+#[test]
+fn an_unknown_operation_only_carries_credit() {
+    let mut table = Connections::new(CID, PORT);
+    let mut stream = connect(&mut table, 1);
+    let unknown = Header {
+        operation: None,
+        buffer: 3,
+        ..from_peer(1, Operation::Data)
+    };
+    table.on_packet(&unknown, &[]);
+    stream.write(b"hello").unwrap();
+    assert_eq!(next(&mut table).unwrap().1, b"hel");
 }
 
 #[test]
@@ -183,6 +209,11 @@ fn a_peer_that_never_confirms_is_reset_in_time() {
     drop(connect(&mut table, 1));
     table.expire(ZERO);
     assert_eq!(operation(&mut table), Some(Operation::Shutdown));
+    assert_eq!(operation(&mut table), None);
+    let again = table
+        .next_packet(SHUTDOWN_INTERVAL, &mut [0; TRANSMIT_DATA])
+        .unwrap();
+    assert_eq!(again.operation, Some(Operation::Shutdown));
     table.expire(CLOSE_PATIENCE);
     assert_eq!(operation(&mut table), None);
     table.expire(CLOSE_PATIENCE + Duration::from_millis(1));

@@ -123,6 +123,9 @@ impl VsockDevice {
                     .copy_out(at + HEADER_LENGTH, &mut data[..header.length as usize]);
                 Arrival::Packet(header)
             });
+            // A device that returns a buffer without having written it (vhost-device-vsock does when a connection has
+            // just gone) must not make an old packet count twice.
+            self.received.copy_in(at, &[0; HEADER_LENGTH]);
             let segment = writable(&self.received, RECEIVE_BUFFER, done.slot);
             self.receive.submit(done.slot, &[segment]);
             self.device.notify(RECEIVE, &self.receive);
@@ -296,6 +299,30 @@ mod tests {
             Ok(Some(Arrival::Malformed(header(u32::MAX))))
         );
         assert_eq!(device.receive(&mut data), Ok(None));
+    }
+
+    #[test]
+    fn a_buffer_returned_unwritten_repeats_nothing() {
+        let (fake, device) = device(3);
+        let mut device = device.unwrap();
+        let mut data = [0; RECEIVE_DATA];
+        for _ in 0..RECEIVE_SLOTS {
+            deliver(&fake, &[&header(3).to_bytes()[..], b"abc"].concat());
+            device.receive(&mut data).unwrap();
+        }
+        {
+            let mut fake = fake.borrow_mut();
+            let chain = fake.ring(RECEIVE).take().unwrap();
+            fake.ring(RECEIVE)
+                .finish(chain.head, HEADER_LENGTH as u32 + 3);
+        }
+        let Ok(Some(Arrival::Packet(stale))) = device.receive(&mut data) else {
+            panic!("a packet of zeros");
+        };
+        assert_eq!(
+            (stale.destination.cid, stale.length, stale.operation),
+            (0, 0, None)
+        );
     }
 
     #[test]
