@@ -1,4 +1,7 @@
-//! The guest: brings the machine up, then serves.
+//! The guest: the composition root of the trust domain. It brings the machine up, then serves.
+//!
+//! What holds on entry: 64-bit mode, interrupts off, the final page tables (all RAM identity mapped, code read-only, no page
+//! both writable and executable), a stack with an unmapped page below it, and a hand-off from the loader.
 #![no_std]
 #![no_main]
 
@@ -7,70 +10,100 @@ extern crate alloc;
 #[path = "../../loader/src/mem.rs"]
 mod mem;
 
-use core::ptr::NonNull;
+use core::fmt;
+use core::panic::PanicInfo;
+use core::ptr::{self, NonNull};
+use core::time::Duration;
 
-use loader::handoff::Handoff;
+use loader::handoff::{Handoff, HandoffError};
 use loader::memory::Use;
-use machine::{console, heap, println};
+use machine::entropy::EntropyError;
+use machine::fw_cfg::FwCfgError;
+use machine::smp::Team;
+use machine::{apic, clock, console, cpu, entropy, fatal, fw_cfg, heap, interrupts, println, smp};
 
 #[global_allocator]
 static HEAP: heap::Heap = heap::Heap;
 
-/// Where every CPU enters: the boot processor with index 0, the others once the gate is open.
-///
-/// # Safety
-/// Called by the loader only, as `loader::handoff` says.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn guest_entry(handoff: &'static Handoff, cpu: u32) -> ! {
-    if cpu == 0 { boot(handoff) } else { halt() }
+/// Why the machine cannot be used.
+enum BootError {
+    Handoff(HandoffError),
+    Entropy(EntropyError),
+    FwCfg(FwCfgError),
 }
 
-fn boot(handoff: &'static Handoff) -> ! {
-    console::init();
-    println!(
-        "vitrine: hello from 64-bit Rust, cpu 0, boot ticks {}",
-        handoff.boot_ticks
-    );
-    for range in handoff.memory().unwrap_or_default() {
-        println!(
-            "vitrine: memory {:#014x}..{:#014x} {:?}",
-            range.span.start,
-            range.span.end(),
-            range.usage
-        );
-        if range.usage == Use::Free {
-            let start = core::ptr::with_exposed_provenance_mut(range.span.start as usize);
-            if let Some(start) = NonNull::new(start) {
-                // SAFETY: the loader maps free RAM writable and nothing uses it.
-                unsafe { heap::add(start, range.span.length as usize) }
-            }
+impl fmt::Display for BootError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Handoff(error) => error.fmt(f),
+            Self::Entropy(error) => error.fmt(f),
+            Self::FwCfg(error) => error.fmt(f),
         }
     }
-    println!("vitrine: {} MiB free", heap::free_bytes() >> 20);
-    println!(
-        "vitrine: clock {:?}",
-        machine::clock::init(handoff.boot_ticks)
-    );
-    println!(
-        "vitrine: {} Hz, now {:?}, wall {:?}",
-        machine::clock::frequency(),
-        machine::clock::now(),
-        machine::clock::unix_seconds()
-    );
-    let arena = heap::Arena::new(256 << 20).map(|arena| arena.as_ptr());
-    println!("vitrine: arena {arena:?}, now {:?}", machine::clock::now());
-    halt()
 }
 
-fn halt() -> ! {
+/// Where every CPU enters: the boot processor as number 0, the others once the loader's gate is open.
+///
+/// # Safety
+/// Called by the loader alone, in the state that `loader::handoff` describes.
+#[unsafe(no_mangle)]
+unsafe extern "sysv64" fn guest_entry(handoff: &'static Handoff, cpu: u32) -> ! {
+    if cpu != 0 {
+        smp::join()
+    }
+    console::init();
+    match bring_up(handoff) {
+        Ok(team) => serve(&team),
+        Err(error) => fatal::stop(format_args!("{error}")),
+    }
+}
+
+/// Memory, this CPU, time, randomness, the other CPUs: in the order in which they need each other.
+fn bring_up(handoff: &'static Handoff) -> Result<Team, BootError> {
+    add_memory(handoff).map_err(BootError::Handoff)?;
+    interrupts::init(0);
+    cpu::init();
+    if let Err(error) = clock::init(handoff.boot_ticks) {
+        println!("vitrine: {error}; certificates will carry no real dates");
+    }
+    entropy::init().map_err(BootError::Entropy)?;
+    apic::init();
+    let cpus = fw_cfg::cpu_count().map_err(BootError::FwCfg)?;
+    Ok(smp::start(&handoff.mailbox, usize::from(cpus)))
+}
+
+/// Gives all free RAM to the heap.
+fn add_memory(handoff: &Handoff) -> Result<(), HandoffError> {
+    for range in handoff
+        .memory()?
+        .iter()
+        .filter(|range| range.usage == Use::Free)
+    {
+        let start = NonNull::new(ptr::with_exposed_provenance_mut(range.span.start as usize));
+        if let Some(start) = start {
+            // SAFETY: the loader maps free RAM writable, and nothing uses it.
+            unsafe { heap::add(start, range.span.length as usize) }
+        }
+    }
+    Ok(())
+}
+
+fn serve(team: &Team) -> ! {
+    println!(
+        "vitrine: {} CPUs, {} MiB free, state {:#x}, TSC {} MHz, {} s since 1970, {} ms since reset",
+        team.count(),
+        heap::free_bytes() >> 20,
+        cpu::enabled_state(),
+        clock::frequency() / 1_000_000,
+        clock::unix_seconds().unwrap_or(0),
+        clock::now().as_millis(),
+    );
     loop {
-        // SAFETY: stops this CPU.
-        unsafe { core::arch::asm!("cli", "hlt", options(nomem, nostack)) }
+        smp::idle(Duration::from_millis(100));
     }
 }
 
 #[panic_handler]
-fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    console::print_dying(format_args!("vitrine: failed: {info}\n"));
-    halt()
+fn panic(info: &PanicInfo<'_>) -> ! {
+    fatal::stop(format_args!("{info}"))
 }

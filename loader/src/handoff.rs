@@ -204,17 +204,9 @@ impl Mailbox {
         );
     }
 
-    /// Lets nobody through any more: CPUs that are too late halt. Returns how many came, the boot processor included.
-    pub fn close(&self) -> u32 {
-        let limit = self.limit.swap(1, Ordering::AcqRel);
-        self.next.load(Ordering::Acquire).min(limit)
-    }
-
-    /// How many CPUs came so far, the boot processor included.
-    pub fn arrived(&self) -> u32 {
-        self.next
-            .load(Ordering::Acquire)
-            .min(self.limit.load(Ordering::Relaxed))
+    /// Lets nobody through any more: CPUs that are too late halt.
+    pub fn close(&self) {
+        self.limit.store(1, Ordering::Release);
     }
 }
 
@@ -258,16 +250,5 @@ mod tests {
         assert_eq!(handoff.memory(), Err(HandoffError::Version(9)));
         handoff.magic[0] = 0;
         assert_eq!(handoff.memory(), Err(HandoffError::Magic));
-    }
-
-    #[test]
-    fn the_gate_counts_and_closes() {
-        let mailbox = Mailbox::new();
-        assert_eq!(mailbox.arrived(), 0);
-        mailbox.open(&[0, 1, 2]);
-        assert_eq!(mailbox.arrived(), 1);
-        mailbox.next.store(7, Ordering::Relaxed);
-        assert_eq!(mailbox.close(), 3);
-        assert_eq!(mailbox.arrived(), 1);
     }
 }

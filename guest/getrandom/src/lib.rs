@@ -73,8 +73,7 @@ fn has_rdseed() -> bool {
 fn seed_word() -> Option<u64> {
     let mut word = 0;
     for _ in 0..RDSEED_TRIES {
-        // SAFETY: the processor has the instruction, and it writes nothing but `word`.
-        if unsafe { _rdseed64_step(&mut word) } == 1 {
+        if _rdseed64_step(&mut word) == 1 {
             return Some(word);
         }
         spin_loop();
@@ -86,8 +85,7 @@ fn seed_word() -> Option<u64> {
 fn random_word() -> Option<u64> {
     let mut word = 0;
     for _ in 0..RDRAND_TRIES {
-        // SAFETY: the processor has the instruction, and it writes nothing but `word`.
-        if unsafe { _rdrand64_step(&mut word) } == 1 {
+        if _rdrand64_step(&mut word) == 1 {
             return Some(word);
         }
         spin_loop();

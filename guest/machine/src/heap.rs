@@ -12,7 +12,7 @@ use core::ops::{Deref, DerefMut};
 use core::ptr::{self, NonNull};
 
 use crate::sync::SpinLock;
-pub use regions::{PAGE, Regions};
+use regions::Regions;
 
 /// Size classes: powers of two from 16 bytes to 32 KiB. Anything larger is whole pages.
 const SMALLEST: usize = 16;

@@ -9,11 +9,19 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod apic;
 pub mod clock;
 pub mod console;
+pub mod cpu;
+pub mod entropy;
+pub mod fatal;
+pub mod fw_cfg;
 pub mod heap;
+pub mod interrupts;
 pub mod net;
+pub mod paging;
 pub mod pci;
 pub mod port;
+pub mod smp;
 pub mod sync;
 pub mod virtio;

@@ -1,3 +1,4 @@
+use super::regions::PAGE;
 use super::*;
 use proptest::prelude::*;
 use std::vec;
