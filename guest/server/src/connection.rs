@@ -250,12 +250,9 @@ impl<S: Stream> Connection<S> {
         };
         if self.session.input_ended() {
             answer.begin(exchange, &mut self.outbox);
-            // A client that only closed its sending side is still there; one that is gone altogether
-            // has its machine answer our bytes with a reset, which either question brings to light.
-            if self.stream.read_ready().map_err(|_| Broken)? {
-                self.stream.read(&mut [0; 64]).map_err(|_| Broken)?;
-            }
-            self.stream.write_ready().map_err(|_| Broken)?;
+            // A client that only closed its sending side is still there. One that is gone altogether has
+            // its machine answer our bytes with a reset, which an empty write brings to light.
+            self.stream.write(&[]).map_err(|_| Broken)?;
         }
         if self.outbox.len() >= OUTBOX_LIMIT {
             return Ok(false);

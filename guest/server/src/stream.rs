@@ -9,7 +9,8 @@ use embedded_io::{Read, ReadReady, Write, WriteReady};
 ///   then, and `Ok(0)` means that the peer will send nothing more.
 /// * `write_ready()` is false when a write would take nothing; `write` takes what fits, and `Ok(0)`
 ///   also means "later".
-/// * An error is final. A reset by the peer shows up as an error of any of the four.
+/// * An error is final. Once the peer has reset the connection, or takes no more, every `write` fails,
+///   even one of no bytes.
 /// * Dropping the stream closes it in an orderly way.
 pub trait Stream: Read + Write + ReadReady + WriteReady {}
 

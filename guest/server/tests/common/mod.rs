@@ -1,5 +1,9 @@
 //! A server on a loopback socket with a scripted engine, and a TLS client to talk to it.
-#![allow(dead_code, reason = "every test file uses a different part")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "every test file uses a different part"
+)]
 
 mod client;
 mod engine;
@@ -18,7 +22,7 @@ use std::{
 
 use server::{Config, Health, Identity, Platform, Server, WallClock};
 
-pub use client::Client;
+pub use client::{Client, Reply};
 pub use engine::{Script, Watch};
 pub use socket::Socket;
 
