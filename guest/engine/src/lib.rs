@@ -9,9 +9,21 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod cache;
 pub mod chat;
+mod forward;
 pub mod gguf;
+pub mod model;
+mod options;
+mod session;
 pub mod tokenizer;
+mod workers;
+
+pub use cache::KvFormat;
+pub use model::{LoadError, Model};
+pub use options::{EngineError, EngineOptions};
+pub use session::{FeedError, Session};
+pub use workers::{SingleThread, Workers};
 
 #[cfg(test)]
 #[path = "../tests/common/gguf_writer.rs"]

@@ -1,0 +1,170 @@
+//! Rotary position embedding: the angle by which each pair of a head's elements turns at each position.
+//!
+//! Pair `i` (elements `i` and `i + head_dim / 2`) turns by `position * theta^(-2i / head_dim)`. YaRN (Peng et al. 2023),
+//! with the parameters that llama.cpp and Qwen3 use, slows the pairs that turn too rarely within the trained context,
+//! leaves the fast ones alone, ramps between, and enlarges keys and queries a little.
+
+use alloc::vec::Vec;
+
+use kernels::math;
+
+/// Turns within the trained context above which YaRN leaves a pair alone, and below which it slows it fully.
+const FAST_TURNS: f64 = 32.0;
+const SLOW_TURNS: f64 = 1.0;
+
+/// How a model was stretched beyond its trained context.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Scaling {
+    None,
+    /// Every angle divided by `factor`.
+    Linear {
+        factor: f64,
+    },
+    Yarn {
+        factor: f64,
+        attention_factor: f64,
+        original_context: usize,
+    },
+}
+
+/// The frequencies of one model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rope {
+    /// Radians a position, for each pair.
+    frequencies: Vec<f64>,
+    /// What keys and queries are enlarged by.
+    magnitude: f64,
+}
+
+impl Rope {
+    /// The frequencies for heads of `head_dim` elements and the base `theta`, which is above 1.
+    pub fn new(head_dim: usize, theta: f64, scaling: Scaling) -> Self {
+        let dims = head_dim as f64;
+        let plain = (0..head_dim / 2).map(|pair| math::pow(theta, -2.0 * pair as f64 / dims));
+        match scaling {
+            Scaling::None => Self {
+                frequencies: plain.collect(),
+                magnitude: 1.0,
+            },
+            Scaling::Linear { factor } => Self {
+                frequencies: plain.map(|frequency| frequency / factor).collect(),
+                magnitude: 1.0,
+            },
+            Scaling::Yarn {
+                factor,
+                attention_factor,
+                original_context,
+            } => {
+                // The (fractional) pair that makes so many turns within the trained context.
+                let pair_with = |turns: f64| {
+                    let radians = turns * 2.0 * core::f64::consts::PI;
+                    dims * math::ln(original_context as f64 / radians) / (2.0 * math::ln(theta))
+                };
+                let low = floor(pair_with(FAST_TURNS)).max(0.0);
+                let high = ceil(pair_with(SLOW_TURNS)).min(dims - 1.0);
+                let frequencies = plain
+                    .enumerate()
+                    .map(|(pair, frequency)| {
+                        let ramp = (pair as f64 - low) / (high - low).max(0.001);
+                        let kept = 1.0 - ramp.clamp(0.0, 1.0);
+                        frequency / factor * (1.0 - kept) + frequency * kept
+                    })
+                    .collect();
+                Self {
+                    frequencies,
+                    magnitude: attention_factor * (1.0 + 0.1 * math::ln(factor)),
+                }
+            }
+        }
+    }
+
+    /// The cosines and sines of every pair's angle at `position`, enlarged; both slices are half a head long.
+    pub fn angles(&self, position: usize, cos: &mut [f32], sin: &mut [f32]) {
+        for ((frequency, cos), sin) in self.frequencies.iter().zip(cos).zip(sin) {
+            let angle = frequency * position as f64;
+            *cos = (math::cos(angle) * self.magnitude) as f32;
+            *sin = (math::sin(angle) * self.magnitude) as f32;
+        }
+    }
+}
+
+/// The largest whole number not above `x`, for the small numbers here; `core` has no `floor`.
+fn floor(x: f64) -> f64 {
+    let truncated = x as i64 as f64;
+    if truncated > x {
+        truncated - 1.0
+    } else {
+        truncated
+    }
+}
+
+fn ceil(x: f64) -> f64 {
+    -floor(-x)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    fn angles(rope: &Rope, position: usize) -> (Vec<f32>, Vec<f32>) {
+        let mut cos = vec![0.0; rope.frequencies.len()];
+        let mut sin = cos.clone();
+        rope.angles(position, &mut cos, &mut sin);
+        (cos, sin)
+    }
+
+    #[test]
+    fn plain_angles() {
+        let rope = Rope::new(128, 1e6, Scaling::None);
+        for position in [0, 1, 631, 40_959] {
+            let (cos, sin) = angles(&rope, position);
+            for pair in 0..64 {
+                let angle = position as f64 * 1e6f64.powf(-2.0 * pair as f64 / 128.0);
+                assert!(
+                    (f64::from(cos[pair]) - angle.cos()).abs() < 1e-7,
+                    "{position} {pair}"
+                );
+                assert!(
+                    (f64::from(sin[pair]) - angle.sin()).abs() < 1e-7,
+                    "{position} {pair}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn linear_is_a_slower_position() {
+        let (plain, linear) = (
+            Rope::new(64, 1e4, Scaling::None),
+            Rope::new(64, 1e4, Scaling::Linear { factor: 4.0 }),
+        );
+        let (a, b) = (angles(&plain, 100), angles(&linear, 400));
+        assert!(a.0.iter().zip(&b.0).all(|(a, b)| (a - b).abs() < 1e-6));
+    }
+
+    #[test]
+    fn yarn_of_qwen3() {
+        // As Qwen3's model cards configure it: factor 4 over 32768. Expected values from the formulas of the paper with
+        // beta_fast 32 and beta_slow 1: low = floor(23.59..), high = ceil(39.64..), magnitude 1.1386294.
+        let yarn = Scaling::Yarn {
+            factor: 4.0,
+            attention_factor: 1.0,
+            original_context: 32768,
+        };
+        let rope = Rope::new(128, 1e6, yarn);
+        assert!((rope.magnitude - 1.138_629_436).abs() < 1e-8);
+        let plain = Rope::new(128, 1e6, Scaling::None);
+        let ratio = |pair: usize| plain.frequencies[pair] / rope.frequencies[pair];
+        assert!((ratio(0) - 1.0).abs() < 1e-12 && (ratio(23) - 1.0).abs() < 1e-12);
+        assert!((ratio(40) - 4.0).abs() < 1e-12 && (ratio(63) - 4.0).abs() < 1e-12);
+        assert!(ratio(24) > 1.0 && ratio(39) < 4.0);
+    }
+
+    #[test]
+    fn rounding_without_std() {
+        for x in [-2.5, -2.0, -0.1, 0.0, 0.1, 2.0, 2.5] {
+            assert_eq!((floor(x), ceil(x)), (x.floor(), x.ceil()));
+        }
+    }
+}
