@@ -13,6 +13,7 @@ mod lockfiles;
 mod models;
 mod packages;
 mod process;
+mod test;
 mod tools;
 mod workspace;
 
@@ -34,6 +35,7 @@ enum Command {
     Image,
     Demo(demo::Arguments),
     Boot(boot::Arguments),
+    Test(test::Arguments),
     /// Format the sources of both workspaces
     Fmt {
         /// Fail where they are not formatted instead
@@ -73,6 +75,7 @@ fn run(command: &Command) -> Result<()> {
         }
         Command::Demo(arguments) => demo::run(&workspace, arguments),
         Command::Boot(arguments) => boot::run(&workspace, arguments),
+        Command::Test(arguments) => test::run(&workspace, arguments),
         Command::Fmt { check } => lint::format(&workspace, *check),
         Command::Lint => {
             packages::provide(packages::BUILD)?;

@@ -1,0 +1,263 @@
+//! End to end: the image in QEMU, clients of ours and of others, and the same engine on the host to compare with.
+//!
+//! A scenario is one machine and what is checked on it. Every guest is a child process that ends with its scenario; every wait has
+//! a limit.
+
+mod answers;
+mod failures;
+mod http;
+mod tls;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde::Deserialize;
+use synthesis::Mix;
+use tempfile::TempDir;
+
+use super::Suite;
+use crate::failure::{Context as _, Failure, Result, ensure};
+use crate::guest::{Guest, Ready, Setup};
+use crate::image_step;
+use crate::models;
+use crate::packages::exists;
+use crate::process;
+use crate::tools;
+use crate::workspace::Workspace;
+
+/// From QEMU's start to ready with a model of a few megabytes; TCG on a busy machine is slow.
+const READY: Duration = Duration::from_secs(180);
+/// For one program that asks one thing.
+const ANSWER: Duration = Duration::from_secs(180);
+
+/// What all scenarios share.
+pub struct World {
+    vitrine: PathBuf,
+    vsock_device: PathBuf,
+    image: PathBuf,
+    directory: TempDir,
+}
+
+/// A machine that should come up, and what is checked once it is up.
+struct Scenario {
+    name: &'static str,
+    mix: Mix,
+    /// On top of `Setup::new`.
+    adjust: for<'a> fn(&mut Setup<'a>, &'a World),
+    checks: &'static [(&'static str, Check)],
+}
+
+/// A test on a running guest. Its name begins with the program it compares with, where that is not ours: [`ORACLES`].
+type Check = fn(&mut Context) -> Result<()>;
+
+/// What a check works with.
+struct Context<'a> {
+    world: &'a World,
+    guest: &'a mut Guest,
+    ready: Ready,
+    cpus: u32,
+    model: &'a Path,
+}
+
+/// Clients we did not write.
+const ORACLES: [&str; 2] = ["curl", "openssl"];
+
+const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "one-cpu-512m",
+        mix: Mix::Q8_0,
+        adjust: |setup, _| (setup.cpus, setup.memory_mib) = (1, Some(512)),
+        checks: &[
+            ("state", http::health_tells_the_state),
+            ("greedy", answers::greedy),
+            ("sampled", answers::sampled),
+        ],
+    },
+    Scenario {
+        name: "two-cpus-vsock",
+        mix: Mix::Q4KM,
+        adjust: |setup, world| setup.vsock = Some(&world.vsock_device),
+        checks: &[
+            ("state", http::health_tells_the_state),
+            ("greedy", answers::greedy),
+            ("sampled", answers::sampled),
+            ("vsock-greedy", answers::greedy_over_vsock),
+            ("vsock-sampled", answers::sampled_over_vsock),
+            ("not-streamed", answers::not_streamed),
+            ("curl-completions", answers::completions),
+            ("eight-at-once", answers::eight_at_once),
+            ("no-evidence-is-refused", answers::no_evidence_is_refused),
+            ("openssl-tls13", tls::openssl_speaks_tls13),
+            ("openssl-tls12", tls::tls12_is_refused),
+            (
+                "openssl-certificate",
+                tls::the_certificate_is_self_signed_p256,
+            ),
+            ("openssl-request", http::openssl_asks),
+            ("curl-state", http::curl_tells_the_state),
+            ("curl-models", http::curl_lists_models),
+            ("curl-chat", http::curl_chats),
+            ("curl-stream", http::curl_streams),
+            ("curl-keep-alive", http::curl_reuses_its_connection),
+            (
+                "openssl-malformed",
+                http::malformed_requests_get_their_status,
+            ),
+            ("curl-refused", http::bad_parameters_get_an_openai_error),
+            (
+                "openssl-slow-and-cut",
+                http::slow_and_cut_requests_disturb_nobody,
+            ),
+            ("not-tls", tls::bytes_that_are_not_tls_disturb_nobody),
+            ("greedy-again", answers::greedy),
+        ],
+    },
+    Scenario {
+        name: "four-cpus-6g",
+        mix: Mix::F16,
+        adjust: |setup, _| (setup.cpus, setup.memory_mib) = (4, Some(6144)),
+        checks: &[
+            ("state", http::health_tells_the_state),
+            ("greedy", answers::greedy),
+            ("sampled", answers::sampled),
+            ("eight-at-once", answers::eight_at_once),
+        ],
+    },
+    Scenario {
+        // KVM where it works, and then with the instruction sets of this machine.
+        name: "accelerated",
+        mix: Mix::Q4KM,
+        adjust: |setup, _| setup.accelerator = "auto",
+        checks: &[
+            ("state", http::health_tells_the_state),
+            ("greedy", answers::greedy),
+            ("sampled", answers::sampled),
+            ("eight-at-once", answers::eight_at_once),
+        ],
+    },
+];
+
+/// Runs the tests.
+pub fn run(suite: &mut Suite, workspace: &Workspace) {
+    let wanted = SCENARIOS.iter().any(|scenario| scenario.wanted(suite)) | failures::wanted(suite);
+    if !wanted {
+        return;
+    }
+    let world = match World::new(workspace) {
+        Ok(world) => world,
+        Err(failure) => return suite.fail("e2e", &failure),
+    };
+    for scenario in SCENARIOS {
+        scenario.run(suite, &world);
+    }
+    failures::run(suite, &world);
+}
+
+impl World {
+    fn new(workspace: &Workspace) -> Result<Self> {
+        Ok(Self {
+            image: image_step::build(workspace)?.path,
+            vitrine: tools::vitrine(workspace)?,
+            vsock_device: tools::vsock_device(workspace)?,
+            directory: TempDir::with_prefix("vitrine-test-").context("create a directory")?,
+        })
+    }
+
+    /// A model in these formats, made when first asked for.
+    fn model(&self, mix: Mix) -> Result<PathBuf> {
+        let path = self.directory.path().join(format!("{mix}.gguf"));
+        if !path.exists() {
+            models::tiny(&path, mix)?;
+        }
+        Ok(path)
+    }
+
+    /// The `vitrine` program.
+    fn vitrine(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.vitrine);
+        command.args(arguments);
+        command
+    }
+
+    /// The tokens the engine generates on this host.
+    fn generate(&self, model: &Path, isa: &str, arguments: &[&str]) -> Result<Vec<u32>> {
+        #[derive(Deserialize)]
+        struct Output {
+            tokens: Vec<u32>,
+        }
+        let mut command = self.vitrine(&["generate", "--json", "--isa", isa, "--model"]);
+        command.arg(model).args(arguments);
+        let text = process::text(&mut command, ANSWER)?;
+        let output: Output = serde_json::from_str(&text)?;
+        ensure!(!output.tokens.is_empty(), "the host generated nothing");
+        Ok(output.tokens)
+    }
+}
+
+impl Scenario {
+    fn check_name(&self, check: &str) -> String {
+        format!("e2e/{}/{check}", self.name)
+    }
+
+    fn wanted(&self, suite: &Suite) -> bool {
+        // All of them, so that --list prints every name.
+        let wanted = self
+            .checks
+            .iter()
+            .filter(|(name, _)| suite.wants(&self.check_name(name)));
+        wanted.count() > 0
+    }
+
+    fn run(&self, suite: &mut Suite, world: &World) {
+        if !self.wanted(suite) {
+            return;
+        }
+        let started = world.model(self.mix).and_then(|model| {
+            let mut setup = Setup::new(&world.vitrine, &world.image, Some(&model), 2);
+            // The slowest machine is the one everybody has; its processor has AVX2 and no AVX-512.
+            setup.accelerator = "tcg";
+            (self.adjust)(&mut setup, world);
+            let cpus = setup.cpus;
+            let mut guest = Guest::start(&setup)?;
+            let ready = guest.wait_ready(READY, || {})?;
+            Ok((model, guest, ready, cpus))
+        });
+        let (model, mut guest, ready, cpus) = match started {
+            Ok(started) => started,
+            Err(failure) => return suite.fail(&self.check_name("boot"), &failure),
+        };
+        for (name, check) in self.checks {
+            let oracle = ORACLES.iter().find(|oracle| name.starts_with(**oracle));
+            let name = self.check_name(name);
+            if let Some(oracle) = oracle.filter(|oracle| suite.wants(&name) && !exists(oracle)) {
+                suite.skip(&name, &format!("{oracle} is not installed"));
+                continue;
+            }
+            let mut context = Context {
+                world,
+                guest: &mut guest,
+                ready: ready.clone(),
+                cpus,
+                model: &model,
+            };
+            suite.check(&name, || {
+                check(&mut context)?;
+                context.guest.check_alive()
+            });
+        }
+    }
+}
+
+/// Fails unless two token lists are the same; says where they part.
+fn same_tokens(guest: &[u32], host: &[u32]) -> Result<()> {
+    if guest == host {
+        return Ok(());
+    }
+    let common = guest.iter().zip(host).take_while(|(a, b)| a == b).count();
+    Err(Failure::new(format!(
+        "the guest's tokens part from the host's at index {common}: {:?} and {:?}",
+        &guest[common..],
+        &host[common..]
+    )))
+}
