@@ -15,6 +15,8 @@ mod forward;
 pub mod gguf;
 pub mod model;
 mod options;
+mod sampler;
+mod scheduler;
 mod session;
 pub mod tokenizer;
 mod workers;
@@ -22,6 +24,8 @@ mod workers;
 pub use cache::KvFormat;
 pub use model::{LoadError, Model};
 pub use options::{EngineError, EngineOptions};
+pub use sampler::{Logprob, Sampling, TokenLogprobs};
+pub use scheduler::{Engine, Event, FinishReason, Request, SequenceId, SubmitError, Usage};
 pub use session::{FeedError, Session};
 pub use workers::{SingleThread, Workers};
 

@@ -145,14 +145,12 @@ impl<'m, W: Workers> Session<'m, W> {
         debug_assert!(reached);
         let start = self.position;
         self.position += tokens.len();
-        self.forward.forward(
-            &mut self.cache,
-            &[Run {
-                tokens,
-                start,
-                pages: &self.pages,
-                outputs,
-            }],
-        )
+        let run = Run {
+            tokens,
+            start,
+            pages: &self.pages,
+            outputs,
+        };
+        self.forward.forward(&mut self.cache, &[run]).values
     }
 }

@@ -77,7 +77,7 @@ impl<'m, W: Workers> Forward<'m, W> {
 
     /// Computes `runs`, which fit the capacity, and returns the logits that they ask for, in their order: as many floats for
     /// each as there are tokens in the vocabulary.
-    pub fn forward(&mut self, cache: &mut KvCache, runs: &[Run<'_>]) -> &mut [f32] {
+    pub fn forward(&mut self, cache: &mut KvCache, runs: &[Run<'_>]) -> Logits<'_, 'm, W> {
         let config = self.model.config();
         let weights = self.model.weights();
         let (hidden, head_dim) = (config.hidden, config.head_dim);
@@ -185,6 +185,20 @@ impl<'m, W: Workers> Forward<'m, W> {
             op.norm(&x[..outputs * hidden], &weights.output_norm, h);
             op.product(h, outputs, [(&weights.output, &mut *logits)], scratch);
         }
-        logits
+        Logits {
+            values: logits,
+            model: &self.model,
+            kernels: self.kernels,
+            workers: &self.workers,
+        }
     }
+}
+
+/// The logits of a forward pass, and what is needed to go on from them.
+pub(crate) struct Logits<'f, 'm, W> {
+    /// For each output in turn, one float for each token of the vocabulary.
+    pub values: &'f mut [f32],
+    pub model: &'f Model<'m>,
+    pub kernels: &'static Kernels,
+    pub workers: &'f W,
 }

@@ -74,7 +74,7 @@ impl<'a> Gguf<'a> {
             Err(_) if descriptions.is_empty() => &[],
             Err(problem) => return Err(GgufError::new(Field::Data, problem)),
         };
-        if !descriptions.is_empty() && bytes.as_ptr().addr() % ALIGNMENT != 0 {
+        if !descriptions.is_empty() && !bytes.as_ptr().addr().is_multiple_of(ALIGNMENT) {
             return Err(GgufError::new(Field::Data, Problem::Misaligned));
         }
         let tensors = tensor::locate(descriptions, data, alignment)?;
