@@ -1,0 +1,25 @@
+# Thin names; `cargo xtask --help` tells more.
+
+# Build the image, boot it, ask it something
+demo *arguments:
+    cargo xtask demo {{arguments}}
+
+# Test everything that can be tested here
+test *arguments:
+    cargo xtask test {{arguments}}
+
+# Build vitrine.fd
+image:
+    cargo xtask image
+
+# Run the image in QEMU until Ctrl-C
+boot *arguments:
+    cargo xtask boot {{arguments}}
+
+# Format both workspaces
+fmt:
+    cargo xtask fmt
+
+# Clippy in both workspaces
+lint:
+    cargo xtask lint
