@@ -1,8 +1,8 @@
 //! Compiles ggml's x86 dot products twice, for AVX2 and for AVX-512.
 //!
-//! The sources are those of the package `llama-cpp-sys-2` whose version and checksum the repository's Cargo.lock pins; it is
-//! never built itself. This crate is also built inside the TD workspace, whose lockfile does not know that
-//! package, so the question where its sources are always goes to the workspace this crate is a member of.
+//! The sources are those of the package `llama-cpp-sys-2`, pinned by version and checksum in the lockfile and never built
+//! itself. Whichever workspace builds this crate, cargo is asked for the packages of the one this crate is a member of: the
+//! repository's root.
 //!
 //! The flags do not depend on profile or target, so host and guest run the same instructions.
 

@@ -19,46 +19,108 @@ pub(crate) struct Product<'a> {
 /// the second-level cache for sixteen rows.
 const TILE: usize = 16;
 
+/// The dot products of one row with several tokens, sharing the work on the row.
+pub(crate) trait GroupDot {
+    /// The most tokens worth taking at once: 1, 2, 4 or 8.
+    const GROUP: usize;
+
+    /// Each result is a function of `row` and its own token, whatever `G` is.
+    ///
+    /// # Safety
+    /// Row and tokens hold `n` elements in the formats of the implementation, whose instructions this processor has.
+    unsafe fn dots<const G: usize>(n: usize, row: &[u8], tokens: [&[u8]; G]) -> [f32; G];
+}
+
+/// A row and the tokens of one tile, and where their results go.
+struct Tile<'a> {
+    row: &'a [u8],
+    tokens: &'a [u8],
+    token_bytes: usize,
+    /// Starts at the tile's first token.
+    out: &'a mut [f32],
+    out_stride: usize,
+    column: usize,
+}
+
 impl Product<'_> {
     /// Sets every output to `dot(row, token)`.
     #[inline(always)]
     pub fn each_pair(self, dot: impl Fn(&[u8], &[u8]) -> f32) {
-        self.each_group::<1>(|row, [token]| [dot(row, token)]);
+        self.each_tile(|tile| {
+            let tokens = tile.tokens.chunks_exact(tile.token_bytes);
+            let column = tile.out.iter_mut().skip(tile.column);
+            for (token, out) in tokens.zip(column.step_by(tile.out_stride)) {
+                *out = dot(tile.row, token);
+            }
+        });
     }
 
-    /// Sets the outputs by calling `dot` for a row and up to `GROUP` tokens at once; fewer tokens at the edge are filled up with
-    /// the last one.
+    /// Sets every output by `D`, in groups as large as the tokens allow.
     ///
-    /// `dot` must compute each of its results from that token alone.
+    /// # Safety
+    /// The product's formats are those of `D`, whose instructions this processor has.
     #[inline(always)]
-    pub fn each_group<const GROUP: usize>(
-        self,
-        dot: impl Fn(&[u8], [&[u8]; GROUP]) -> [f32; GROUP],
-    ) {
-        let rows = self.weights.chunks_exact(self.row_bytes);
+    pub unsafe fn each_group<D: GroupDot>(self) {
+        let n = self.n;
+        self.each_tile(|mut tile| {
+            let mut next = 0;
+            // SAFETY: the caller's promise; the lengths are the product's.
+            unsafe {
+                if D::GROUP >= 8 {
+                    next = tile.groups::<D, 8>(n, next);
+                }
+                if D::GROUP >= 4 {
+                    next = tile.groups::<D, 4>(n, next);
+                }
+                if D::GROUP >= 2 {
+                    next = tile.groups::<D, 2>(n, next);
+                }
+                tile.groups::<D, 1>(n, next);
+            }
+        });
+    }
+
+    #[inline(always)]
+    fn each_tile(self, visit: impl Fn(Tile<'_>)) {
         let row_tiles = self.weights.chunks(self.row_bytes * TILE);
-        debug_assert_eq!(rows.remainder().len(), 0);
-        for (tile, weights) in row_tiles.enumerate() {
-            let first_row = tile * TILE;
+        for (row_tile, rows) in row_tiles.enumerate() {
             let token_tiles = self.x.chunks(self.token_bytes * TILE);
-            for (x, out) in token_tiles.zip(self.out.chunks_mut(self.out_stride * TILE)) {
-                for (r, row) in weights.chunks_exact(self.row_bytes).enumerate() {
-                    let groups = x.chunks(self.token_bytes * GROUP);
-                    for (tokens, out) in groups.zip(out.chunks_mut(self.out_stride * GROUP)) {
-                        let mut last: &[u8] = &[];
-                        let mut each = tokens.chunks_exact(self.token_bytes);
-                        let group = core::array::from_fn(|_| {
-                            last = each.next().unwrap_or(last);
-                            last
-                        });
-                        let results = dot(row, group);
-                        let column = out.iter_mut().skip(first_row + r).step_by(self.out_stride);
-                        for (out, result) in column.zip(results) {
-                            *out = result;
-                        }
-                    }
+            for (tokens, out) in token_tiles.zip(self.out.chunks_mut(self.out_stride * TILE)) {
+                for (r, row) in rows.chunks_exact(self.row_bytes).enumerate() {
+                    visit(Tile {
+                        row,
+                        tokens,
+                        token_bytes: self.token_bytes,
+                        out,
+                        out_stride: self.out_stride,
+                        column: row_tile * TILE + r,
+                    });
                 }
             }
         }
+    }
+}
+
+impl Tile<'_> {
+    /// Takes tokens from number `next` on while `G` are left; returns how far it came.
+    ///
+    /// # Safety
+    /// As of [`GroupDot::dots`].
+    #[inline(always)]
+    unsafe fn groups<D: GroupDot, const G: usize>(&mut self, n: usize, mut next: usize) -> usize {
+        while let Some(tokens) = self
+            .tokens
+            .get(next * self.token_bytes..(next + G) * self.token_bytes)
+        {
+            let group =
+                core::array::from_fn(|i| &tokens[i * self.token_bytes..][..self.token_bytes]);
+            // SAFETY: the caller's promise.
+            let results = unsafe { D::dots::<G>(n, self.row, group) };
+            for (i, result) in results.into_iter().enumerate() {
+                self.out[(next + i) * self.out_stride + self.column] = result;
+            }
+            next += G;
+        }
+        next
     }
 }

@@ -6,27 +6,28 @@
 //! added as a tree (16, 8, 4, 2, 1 apart). `avx512` does the same, so the two agree bit for bit.
 
 use core::arch::x86_64::*;
+use core::marker::PhantomData;
 
 use super::{leaf, padded};
 use crate::formats::{BLOCK, Format};
 use crate::half;
 use crate::isa::Isa;
-use crate::product::Product;
+use crate::product::{GroupDot, Product};
 
 table!(
     Isa::Avx2,
     #[target_feature(enable = "avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe")]
 );
 
-/// Tokens multiplied with one load of a row: eight accumulators, half of the registers.
-const GROUP: usize = 2;
-
 #[target_feature(enable = "avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe")]
 fn rows(format: Format, product: Product<'_>) {
     match format {
-        Format::F32 => float_rows::<F32>(product),
-        Format::F16 => float_rows::<F16>(product),
-        Format::Bf16 => float_rows::<Bf16>(product),
+        // SAFETY: the formats are named; this function may only run where their instructions exist.
+        Format::F32 => unsafe { product.each_group::<FloatDot<F32>>() },
+        // SAFETY: as above.
+        Format::F16 => unsafe { product.each_group::<FloatDot<F16>>() },
+        // SAFETY: as above.
+        Format::Bf16 => unsafe { product.each_group::<FloatDot<Bf16>>() },
         _ => {
             if let Some(dot) = leaf::dot_product(&ggml_sys::AVX2, format) {
                 // SAFETY: the dot product is the format's, and needs no more than this function does.
@@ -64,44 +65,40 @@ fn f32_to_f16(x: &[f32], out: &mut [u8]) {
     }
 }
 
-#[target_feature(enable = "avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe")]
-fn float_rows<W: Lanes>(product: Product<'_>) {
-    let n = product.n;
-    product.each_group(|row, tokens| {
-        // SAFETY: row and tokens hold n elements each.
-        unsafe { float_dots::<W>(row, tokens, n) }
-    });
-}
+/// Weights of a float format times floats.
+struct FloatDot<W>(PhantomData<W>);
 
-/// The dot products of one row with several tokens.
-///
-/// # Safety
-/// `row` holds `n` elements of `W`, each token `n` floats.
-#[target_feature(enable = "avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe")]
-unsafe fn float_dots<W: Lanes>(row: &[u8], tokens: [&[u8]; GROUP], n: usize) -> [f32; GROUP] {
-    let mut sums = [[_mm256_setzero_ps(); 4]; GROUP];
-    let whole = n / BLOCK;
-    for block in 0..whole {
-        // SAFETY: block is below n / 32 of either.
-        unsafe {
-            let weights = W::load(row.as_ptr().add(block * W::BYTES));
-            for (sums, token) in sums.iter_mut().zip(tokens) {
-                let x = F32::load(token.as_ptr().add(block * F32::BYTES));
-                *sums = multiply_add(weights, x, *sums);
+impl<W: Lanes> GroupDot for FloatDot<W> {
+    // Two tokens at once: eight accumulators, half of the registers.
+    const GROUP: usize = 2;
+
+    #[target_feature(enable = "avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe")]
+    #[inline]
+    unsafe fn dots<const G: usize>(n: usize, row: &[u8], tokens: [&[u8]; G]) -> [f32; G] {
+        let mut sums = [[_mm256_setzero_ps(); 4]; G];
+        let whole = n / BLOCK;
+        for block in 0..whole {
+            // SAFETY: block is below n / 32 of either.
+            unsafe {
+                let weights = W::load(row.as_ptr().add(block * W::BYTES));
+                for (sums, token) in sums.iter_mut().zip(tokens) {
+                    let x = F32::load(token.as_ptr().add(block * F32::BYTES));
+                    *sums = multiply_add(weights, x, *sums);
+                }
             }
         }
-    }
-    if !n.is_multiple_of(BLOCK) {
-        // SAFETY: 32 elements of any format fit a padded buffer.
-        unsafe {
-            let weights = W::load(padded(&row[whole * W::BYTES..]).as_ptr());
-            for (sums, token) in sums.iter_mut().zip(tokens) {
-                let x = F32::load(padded(&token[whole * F32::BYTES..]).as_ptr());
-                *sums = multiply_add(weights, x, *sums);
+        if !n.is_multiple_of(BLOCK) {
+            // SAFETY: 32 elements of any format fit a padded buffer.
+            unsafe {
+                let weights = W::load(padded(&row[whole * W::BYTES..]).as_ptr());
+                for (sums, token) in sums.iter_mut().zip(tokens) {
+                    let x = F32::load(padded(&token[whole * F32::BYTES..]).as_ptr());
+                    *sums = multiply_add(weights, x, *sums);
+                }
             }
         }
+        core::array::from_fn(|token| add_lanes(sums[token]))
     }
-    core::array::from_fn(|token| add_lanes(sums[token]))
 }
 
 /// `out += factors[i] * rows[i]`, 32 columns at a time.

@@ -5,30 +5,35 @@
 //! Dot products of floats add in the order described in `avx2`, two registers instead of four.
 
 use core::arch::x86_64::*;
+use core::marker::PhantomData;
 
 use super::avx2::add_eight_lanes;
-use super::{leaf, padded};
+use super::{avx512_k, leaf, padded};
 use crate::formats::{BLOCK, Format};
 use crate::half;
 use crate::isa::Isa;
-use crate::product::Product;
+use crate::product::{GroupDot, Product};
 
 table!(
     Isa::Avx512,
     #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe")]
 );
 
-/// Tokens multiplied with one load of a row: eight accumulators, two chains for each.
-const GROUP: usize = 4;
-
 #[target_feature(
     enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe"
 )]
 fn rows(format: Format, product: Product<'_>) {
     match format {
-        Format::F32 => float_rows::<F32>(product),
-        Format::F16 => float_rows::<F16>(product),
-        Format::Bf16 => float_rows::<Bf16>(product),
+        // SAFETY: the formats are named; this function may only run where their instructions exist.
+        Format::F32 => unsafe { product.each_group::<FloatDot<F32>>() },
+        // SAFETY: as above.
+        Format::F16 => unsafe { product.each_group::<FloatDot<F16>>() },
+        // SAFETY: as above.
+        Format::Bf16 => unsafe { product.each_group::<FloatDot<Bf16>>() },
+        // SAFETY: as above.
+        Format::Q4K => unsafe { product.each_group::<avx512_k::Q4K>() },
+        // SAFETY: as above.
+        Format::Q6K => unsafe { product.each_group::<avx512_k::Q6K>() },
         _ => {
             if let Some(dot) = leaf::dot_product(&ggml_sys::AVX512, format) {
                 // SAFETY: the dot product is the format's, and needs no more than this function does.
@@ -70,48 +75,42 @@ fn f32_to_f16(x: &[f32], out: &mut [u8]) {
     }
 }
 
-#[target_feature(
-    enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe"
-)]
-fn float_rows<W: Lanes>(product: Product<'_>) {
-    let n = product.n;
-    product.each_group(|row, tokens| {
-        // SAFETY: row and tokens hold n elements each.
-        unsafe { float_dots::<W>(row, tokens, n) }
-    });
-}
+/// Weights of a float format times floats.
+struct FloatDot<W>(PhantomData<W>);
 
-/// The dot products of one row with several tokens.
-///
-/// # Safety
-/// `row` holds `n` elements of `W`, each token `n` floats.
-#[target_feature(
-    enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe"
-)]
-unsafe fn float_dots<W: Lanes>(row: &[u8], tokens: [&[u8]; GROUP], n: usize) -> [f32; GROUP] {
-    let mut sums = [[_mm512_setzero_ps(); 2]; GROUP];
-    let whole = n / BLOCK;
-    for block in 0..whole {
-        // SAFETY: block is below n / 32 of either.
-        unsafe {
-            let weights = W::load(row.as_ptr().add(block * W::BYTES));
-            for (sums, token) in sums.iter_mut().zip(tokens) {
-                let x = F32::load(token.as_ptr().add(block * F32::BYTES));
-                *sums = multiply_add(weights, x, *sums);
+impl<W: Lanes> GroupDot for FloatDot<W> {
+    // Four tokens at once: eight accumulators, enough to hide the latency of their chains.
+    const GROUP: usize = 4;
+
+    #[target_feature(
+        enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe"
+    )]
+    #[inline]
+    unsafe fn dots<const G: usize>(n: usize, row: &[u8], tokens: [&[u8]; G]) -> [f32; G] {
+        let mut sums = [[_mm512_setzero_ps(); 2]; G];
+        let whole = n / BLOCK;
+        for block in 0..whole {
+            // SAFETY: block is below n / 32 of either.
+            unsafe {
+                let weights = W::load(row.as_ptr().add(block * W::BYTES));
+                for (sums, token) in sums.iter_mut().zip(tokens) {
+                    let x = F32::load(token.as_ptr().add(block * F32::BYTES));
+                    *sums = multiply_add(weights, x, *sums);
+                }
             }
         }
-    }
-    if !n.is_multiple_of(BLOCK) {
-        // SAFETY: 32 elements of any format fit a padded buffer.
-        unsafe {
-            let weights = W::load(padded(&row[whole * W::BYTES..]).as_ptr());
-            for (sums, token) in sums.iter_mut().zip(tokens) {
-                let x = F32::load(padded(&token[whole * F32::BYTES..]).as_ptr());
-                *sums = multiply_add(weights, x, *sums);
+        if !n.is_multiple_of(BLOCK) {
+            // SAFETY: 32 elements of any format fit a padded buffer.
+            unsafe {
+                let weights = W::load(padded(&row[whole * W::BYTES..]).as_ptr());
+                for (sums, token) in sums.iter_mut().zip(tokens) {
+                    let x = F32::load(padded(&token[whole * F32::BYTES..]).as_ptr());
+                    *sums = multiply_add(weights, x, *sums);
+                }
             }
         }
+        core::array::from_fn(|token| add_lanes(sums[token]))
     }
-    core::array::from_fn(|token| add_lanes(sums[token]))
 }
 
 /// `out += factors[i] * rows[i]`, 32 columns at a time.

@@ -74,6 +74,7 @@ macro_rules! table {
 
 pub(crate) mod avx2;
 pub(crate) mod avx512;
+mod avx512_k;
 mod leaf;
 pub(crate) mod scalar;
 
