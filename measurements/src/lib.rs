@@ -1,1 +1,25 @@
+//! What a TDX host will measure of an image, from the image's bytes alone: no host, no clock, no configuration.
+//!
+//! [`Metadata::parse`] reads the TDVF metadata by the rules of mainline QEMU (`hw/i386/pc_sysfw_ovmf.c`, `hw/i386/tdvf.c`), and
+//! [`mrtd`] replays the launch: one record per page added and per chunk extended, into one SHA-384, as the TDX module does. Two orders of
+//! those records exist in the field, so there are two values to publish ([`PageOrder`]).
 #![forbid(unsafe_code)]
+
+mod metadata;
+mod mrtd;
+
+pub use metadata::{Attributes, Metadata, MetadataError, Section, SectionType};
+pub use mrtd::{PageOrder, Record, mrtd, records};
+
+use sha2::{Digest, Sha384};
+
+/// A SHA-384 digest.
+pub type Hash = [u8; 48];
+
+/// SHA-384 of some bytes: of the whole image for the manifest, of the guest executable for the compile hash.
+pub fn sha384(bytes: &[u8]) -> Hash {
+    Sha384::digest(bytes).into()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+//! MRTD: the TDX module's running SHA-384 over how the TD was built (`tdh_mem_page_add.c`, `tdh_mr_extend.c` of the module).
+
+use sha2::{Digest, Sha384};
+
+use crate::Hash;
+use crate::metadata::{Metadata, Section};
+
+const PAGE: u64 = 4096;
+/// Contents are measured in pieces of this size.
+const CHUNK: usize = 256;
+const RECORD: usize = 128;
+
+/// In which order a host adds the pages of a section and extends their contents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageOrder {
+    /// Each page is added and extended before the next one: mainline KVM, 6.16 and later.
+    PageByPage,
+    /// All pages of a section are added, then all are extended: the out-of-tree hosts of QEMU 8.
+    AddThenExtend,
+}
+
+/// One step of building the TD.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record<'a> {
+    /// A page exists. Its contents do not count.
+    PageAdd {
+        /// Guest-physical address.
+        address: u64,
+    },
+    /// 256 bytes of a page are measured.
+    Extend {
+        /// Guest-physical address.
+        address: u64,
+        /// The 256 bytes.
+        contents: &'a [u8],
+    },
+}
+
+/// The steps in order.
+pub fn records<'a>(
+    image: &'a [u8],
+    metadata: &'a Metadata,
+    order: PageOrder,
+) -> impl Iterator<Item = Record<'a>> {
+    metadata
+        .sections
+        .iter()
+        .flat_map(move |section| section_records(image, section, order))
+}
+
+/// MRTD of the TD that a host builds from `image`, whose metadata is `metadata`.
+pub fn mrtd(image: &[u8], metadata: &Metadata, order: PageOrder) -> Hash {
+    let mut hash = Sha384::new();
+    for record in records(image, metadata, order) {
+        match record {
+            Record::PageAdd { address } => hash.update(head(b"MEM.PAGE.ADD", address)),
+            Record::Extend { address, contents } => {
+                hash.update(head(b"MR.EXTEND", address));
+                hash.update(contents);
+            }
+        }
+    }
+    hash.finalize().into()
+}
+
+fn section_records<'a>(
+    image: &'a [u8],
+    section: &'a Section,
+    order: PageOrder,
+) -> Box<dyn Iterator<Item = Record<'a>> + 'a> {
+    let add = move |page: u64| Record::PageAdd {
+        address: section.address + page * PAGE,
+    };
+    let extend = move |page: u64| {
+        let start = section.data.start + (page * PAGE) as usize;
+        // `Metadata::parse` made sure that a section with contents has as many bytes as memory; a shorter image simply ends early.
+        let contents = image
+            .get(start..start + PAGE as usize)
+            .filter(|_| section.attributes.extend())
+            .unwrap_or(&[]);
+        contents
+            .chunks_exact(CHUNK)
+            .enumerate()
+            .map(move |(chunk, contents)| Record::Extend {
+                address: section.address + page * PAGE + (chunk * CHUNK) as u64,
+                contents,
+            })
+    };
+    let pages = 0..section.size / PAGE;
+    match order {
+        PageOrder::PageByPage => {
+            Box::new(pages.flat_map(move |page| core::iter::once(add(page)).chain(extend(page))))
+        }
+        PageOrder::AddThenExtend => Box::new(pages.clone().map(add).chain(pages.flat_map(extend))),
+    }
+}
+
+/// The 128 bytes that precede every step: its name, and the address at byte 16.
+fn head(name: &[u8], address: u64) -> [u8; RECORD] {
+    let mut record = [0; RECORD];
+    record[..name.len()].copy_from_slice(name);
+    record[16..24].copy_from_slice(&address.to_le_bytes());
+    record
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_are_laid_out_as_the_module_does() {
+        let record = head(b"MEM.PAGE.ADD", 0x1122_3344_5566_7788);
+        assert_eq!(&record[..16], b"MEM.PAGE.ADD\0\0\0\0");
+        assert_eq!(
+            record[16..24],
+            [0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11]
+        );
+        assert!(record[24..].iter().all(|byte| *byte == 0));
+        assert_eq!(&head(b"MR.EXTEND", 1)[..17], b"MR.EXTEND\0\0\0\0\0\0\0\x01");
+    }
+}
