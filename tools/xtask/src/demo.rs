@@ -75,6 +75,8 @@ struct Report<'a> {
     vcpus: u32,
     image_bytes: usize,
     image_sha384: String,
+    /// What a TDX module would measure, in the page order of mainline KVM.
+    image_mrtd: String,
     model: &'a str,
     /// From reset to ready, by the guest's clock.
     boot_ms: u64,
@@ -157,6 +159,7 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
         vcpus: ready.vcpus,
         image_bytes: image.bytes.len(),
         image_sha384: image.digest(),
+        image_mrtd: image.mrtd(measurements::PageOrder::SinglePass),
         model: &name,
         boot_ms: ready.boot_ms,
         start_to_ready_ms: start_to_ready.as_millis(),

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use sha2::{Digest, Sha384};
+use measurements::{Metadata, PageOrder, mrtd, sha384};
 
 use crate::failure::{Context, Failure, Result, ensure};
 use crate::lockfiles;
@@ -55,6 +55,7 @@ struct Remap {
 pub struct Image {
     pub path: PathBuf,
     pub bytes: Vec<u8>,
+    metadata: Metadata,
 }
 
 /// Builds `vitrine.fd` among the products, from the sources as they are.
@@ -67,7 +68,12 @@ pub fn build(workspace: &Workspace) -> Result<Image> {
     let partial = path.with_extension("fd.partial");
     fs::write(&partial, &bytes).context(format!("write {}", partial.display()))?;
     fs::rename(&partial, &path).context(format!("write {}", path.display()))?;
-    Ok(Image { path, bytes })
+    let metadata = Metadata::parse(&bytes).context("measure the image")?;
+    Ok(Image {
+        path,
+        bytes,
+        metadata,
+    })
 }
 
 /// Compiles both programs in `target` and joins them.
@@ -97,7 +103,12 @@ pub fn assemble(workspace: &Workspace, target: &Path) -> Result<Vec<u8>> {
 impl Image {
     /// SHA-384 of the file, in hexadecimal.
     pub fn digest(&self) -> String {
-        hex(&Sha384::digest(&self.bytes))
+        hex(&sha384(&self.bytes))
+    }
+
+    /// The measurement of a trust domain started from it, in hexadecimal.
+    pub fn mrtd(&self, order: PageOrder) -> String {
+        hex(&mrtd(&self.bytes, &self.metadata, order))
     }
 }
 
@@ -107,7 +118,17 @@ impl fmt::Display for Image {
         let size = self.bytes.len();
         writeln!(f, "image    {}", self.path.display())?;
         writeln!(f, "size     {size} bytes ({} KiB)", size / 1024)?;
-        write!(f, "SHA-384  {}", self.digest())
+        writeln!(f, "SHA-384  {}", self.digest())?;
+        writeln!(
+            f,
+            "MRTD     {} (page by page: mainline KVM)",
+            self.mrtd(PageOrder::SinglePass)
+        )?;
+        write!(
+            f,
+            "         {} (in two passes: Intel's earlier KVM)",
+            self.mrtd(PageOrder::TwoPass)
+        )
     }
 }
 
