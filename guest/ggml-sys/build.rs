@@ -4,7 +4,7 @@
 //! itself. Whichever workspace builds this crate, cargo is asked for the packages of the one this crate is a member of: the
 //! repository's root.
 //!
-//! The flags do not depend on profile or target, so host and guest run the same instructions.
+//! The flags depend on neither profile nor target nor environment, so host and guest run the same instructions.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -40,6 +40,12 @@ const FLAGS: [&str; 11] = [
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
+    for (name, _) in env::vars_os() {
+        if name.to_string_lossy().contains("CFLAGS") {
+            // SAFETY: there is no other thread yet.
+            unsafe { env::remove_var(name) };
+        }
+    }
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=names.txt");
     let architecture = env::var("CARGO_CFG_TARGET_ARCH")?;

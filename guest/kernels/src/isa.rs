@@ -1,8 +1,8 @@
 //! Which instruction sets there are kernels for, and which of them this processor can run.
 //!
 //! An instruction set counts only if the operating system keeps its registers as well: CPUID says what the processor
-//! has, XCR0 what is saved and restored (Intel SDM volume 1, §13.3 and §15.2). Leaves 1 and 7 and XGETBV are
-//! answered without an exit in a trust domain, so this may run anywhere after the vector state was enabled.
+//! has, XCR0 what is saved and restored (Intel SDM volume 1, §13.3 and §15.2). In a trust domain the leaves read here (0, 1,
+//! 7, 0x8000_0001) and XGETBV come from the TDX module or the processor without an exit. Ask after the vector state was enabled.
 
 use core::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 use core::fmt;

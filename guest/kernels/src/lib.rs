@@ -9,6 +9,7 @@
 //! - Everything but `rows` and `weighted_sum` has the same bits for every [`Isa`]; those two differ between `Scalar` and
 //!   the rest by rounding only.
 //! - Weight bytes may be anything. NaN and infinite scales give NaN and infinite results, not a panic.
+//! - Floats round to nearest and subnormals count: MXCSR is as after reset.
 //! - Lengths that do not fit together are a mistake of the caller and panic, as each method documents.
 //!
 //! Block formats are those of GGUF, defined in [`Format`] and [`Activation`].
