@@ -55,7 +55,7 @@ impl fmt::Display for Origin {
 /// Why an address cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressError {
-    /// The address is not one a single machine can have.
+    /// The address or the gateway is not one a single machine can have.
     NotUnicast,
     /// The prefix is longer than 32 bits.
     Prefix,
@@ -64,7 +64,7 @@ pub enum AddressError {
 impl fmt::Display for AddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NotUnicast => "the address is not one a machine can have",
+            Self::NotUnicast => "the address or the gateway is not one a machine can have",
             Self::Prefix => "the network prefix is longer than 32 bits",
         })
     }
@@ -94,7 +94,7 @@ impl StaticAddress {
         prefix: u8,
         gateway: Option<Ipv4Addr>,
     ) -> Result<Self, AddressError> {
-        if address.is_unspecified() || address.is_broadcast() || address.is_multicast() {
+        if !is_unicast(address) || gateway.is_some_and(|gateway| !is_unicast(gateway)) {
             return Err(AddressError::NotUnicast);
         }
         if prefix > 32 {
@@ -106,6 +106,10 @@ impl StaticAddress {
             gateway,
         })
     }
+}
+
+fn is_unicast(address: Ipv4Addr) -> bool {
+    !(address.is_unspecified() || address.is_broadcast() || address.is_multicast())
 }
 
 /// Where to listen.
@@ -164,6 +168,8 @@ impl Network {
     /// Moves packets between devices and streams; never waits. Returns whether there was anything to do.
     pub fn poll(&mut self, now: Duration) -> bool {
         let accepted = &mut self.accepted;
+        // Peers that left before anybody looked at them: what waits here is bounded by the connections there are.
+        accepted.retain(|(stream, _)| !stream.is_over());
         let mut busy = false;
         if let Some(ip) = &mut self.ip {
             let result = ip.poll(now, |stream, peer| {

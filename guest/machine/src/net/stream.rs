@@ -59,6 +59,14 @@ impl Channel {
 /// - Dropping the stream closes the connection once everything written has been sent, or a time limit has passed.
 pub struct Stream(Rc<RefCell<Channel>>);
 
+impl Stream {
+    /// Whether nothing written to the stream can reach the peer any more.
+    pub fn is_over(&self) -> bool {
+        let channel = self.0.borrow();
+        channel.broken.is_some() || channel.peer_deaf
+    }
+}
+
 impl ErrorType for Stream {
     type Error = ErrorKind;
 }

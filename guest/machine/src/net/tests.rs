@@ -134,6 +134,18 @@ fn a_card_that_is_reset_behind_our_back_fails_alone() {
 }
 
 #[test]
+fn peers_that_leave_before_they_are_accepted_take_no_memory() {
+    let mut world = world();
+    for _ in 0..100 {
+        world.deliver(Operation::Request, &[]);
+        world.deliver(Operation::Reset, &[]);
+        world.network.poll(clock());
+        world.sent();
+    }
+    assert!(world.network.accepted.len() <= 1);
+}
+
+#[test]
 fn addresses_no_machine_can_have_are_refused() {
     let error = |address, prefix| StaticAddress::new(address, prefix, None).err();
     for address in [[0, 0, 0, 0], [255, 255, 255, 255], [224, 0, 0, 1]] {

@@ -15,8 +15,6 @@ use alloc::vec::Vec;
 use core::fmt;
 
 const VENDOR: u16 = 0x1af4;
-/// PCI device numbers of virtio 1 devices are this plus the virtio device type.
-const MODERN_BASE: u16 = 0x1040;
 
 /// The device types this machine has drivers for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,10 +29,12 @@ pub enum DeviceKind {
 
 impl DeviceKind {
     fn of(function: Function) -> Option<Self> {
-        match (function.vendor, function.device.checked_sub(MODERN_BASE)?) {
-            (VENDOR, 1) => Some(Self::Net),
-            (VENDOR, 2) => Some(Self::Block),
-            (VENDOR, 19) => Some(Self::Vsock),
+        // A virtio 1 device has number 0x1040 plus its type. The other number of each is that of a device which offers
+        // the legacy interface as well; only its virtio 1 side is used.
+        match (function.vendor, function.device) {
+            (VENDOR, 0x1041 | 0x1000) => Some(Self::Net),
+            (VENDOR, 0x1042 | 0x1001) => Some(Self::Block),
+            (VENDOR, 0x1053 | 0x1012) => Some(Self::Vsock),
             _ => None,
         }
     }
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn only_modern_devices_with_a_driver_are_looked_at() {
+    fn only_virtio_devices_with_a_driver_are_looked_at() {
         let kind = |vendor, device| {
             DeviceKind::of(Function {
                 address: Address {
@@ -209,7 +209,11 @@ mod tests {
         assert_eq!(kind(VENDOR, 0x1041), Some(DeviceKind::Net));
         assert_eq!(kind(VENDOR, 0x1042), Some(DeviceKind::Block));
         assert_eq!(kind(VENDOR, 0x1053), Some(DeviceKind::Vsock));
-        assert_eq!(kind(VENDOR, 0x1001), None, "transitional");
+        assert_eq!(
+            kind(VENDOR, 0x1001),
+            Some(DeviceKind::Block),
+            "transitional"
+        );
         assert_eq!(kind(VENDOR, 0x1044), None, "no driver");
         assert_eq!(kind(0x8086, 0x1041), None);
     }
