@@ -31,14 +31,15 @@ pub(crate) trait GroupDot {
     unsafe fn dots<const G: usize>(n: usize, row: &[u8], tokens: [&[u8]; G]) -> [f32; G];
 }
 
-/// A row and the tokens of one tile, and where their results go.
+/// A row and the tokens of one tile, and the tile's results: `results[token][column]`.
+///
+/// Results are gathered here first, since a stride between tokens that is a multiple of 4 KiB would have all of them compete for
+/// the same few lines of the cache.
 struct Tile<'a> {
     row: &'a [u8],
     tokens: &'a [u8],
     token_bytes: usize,
-    /// Starts at the tile's first token.
-    out: &'a mut [f32],
-    out_stride: usize,
+    results: &'a mut [[f32; TILE]; TILE],
     column: usize,
 }
 
@@ -48,9 +49,8 @@ impl Product<'_> {
     pub fn each_pair(self, dot: impl Fn(&[u8], &[u8]) -> f32) {
         self.each_tile(|tile| {
             let tokens = tile.tokens.chunks_exact(tile.token_bytes);
-            let column = tile.out.iter_mut().skip(tile.column);
-            for (token, out) in tokens.zip(column.step_by(tile.out_stride)) {
-                *out = dot(tile.row, token);
+            for (token, results) in tokens.zip(tile.results) {
+                results[tile.column] = dot(tile.row, token);
             }
         });
     }
@@ -82,19 +82,28 @@ impl Product<'_> {
 
     #[inline(always)]
     fn each_tile(self, visit: impl Fn(Tile<'_>)) {
+        let mut results = [[0.0; TILE]; TILE];
         let row_tiles = self.weights.chunks(self.row_bytes * TILE);
         for (row_tile, rows) in row_tiles.enumerate() {
             let token_tiles = self.x.chunks(self.token_bytes * TILE);
             for (tokens, out) in token_tiles.zip(self.out.chunks_mut(self.out_stride * TILE)) {
-                for (r, row) in rows.chunks_exact(self.row_bytes).enumerate() {
+                for (column, row) in rows.chunks_exact(self.row_bytes).enumerate() {
                     visit(Tile {
                         row,
                         tokens,
                         token_bytes: self.token_bytes,
-                        out,
-                        out_stride: self.out_stride,
-                        column: row_tile * TILE + r,
+                        results: &mut results,
+                        column,
                     });
+                }
+                let columns = rows.len() / self.row_bytes;
+                let tokens = tokens.len() / self.token_bytes;
+                for (results, out) in results
+                    .iter()
+                    .take(tokens)
+                    .zip(out.chunks_mut(self.out_stride))
+                {
+                    out[row_tile * TILE..][..columns].copy_from_slice(&results[..columns]);
                 }
             }
         }
@@ -116,8 +125,8 @@ impl Tile<'_> {
                 core::array::from_fn(|i| &tokens[i * self.token_bytes..][..self.token_bytes]);
             // SAFETY: the caller's promise.
             let results = unsafe { D::dots::<G>(n, self.row, group) };
-            for (i, result) in results.into_iter().enumerate() {
-                self.out[(next + i) * self.out_stride + self.column] = result;
+            for (to, result) in self.results[next..].iter_mut().zip(results) {
+                to[self.column] = result;
             }
             next += G;
         }

@@ -162,6 +162,18 @@ pub(super) fn add_eight_lanes(sum8: __m256) -> f32 {
     _mm_cvtss_f32(_mm_add_ss(sum2, _mm_movehdup_ps(sum2)))
 }
 
+/// The f16 at `at`.
+///
+/// # Safety
+/// Two bytes can be read there.
+#[target_feature(enable = "avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe")]
+#[inline]
+pub(super) unsafe fn half_at(at: *const u8) -> f32 {
+    // SAFETY: the caller's promise.
+    let bits = unsafe { at.cast::<u16>().read_unaligned() };
+    _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits))))
+}
+
 #[target_feature(enable = "avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe")]
 #[inline]
 fn store(values: [__m256; 4], out: &mut [f32; BLOCK]) {
@@ -233,7 +245,7 @@ impl Lanes for Q8_0 {
     unsafe fn load(at: *const u8) -> [__m256; 4] {
         // SAFETY: two bytes of scale, then four times 8 bytes.
         unsafe {
-            let scale = half::f16_to_f32(at.cast::<u16>().read_unaligned());
+            let scale = half_at(at);
             core::array::from_fn(|i| {
                 let bytes = _mm_loadl_epi64(at.add(2 + 8 * i).cast());
                 let values = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));

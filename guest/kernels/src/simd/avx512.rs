@@ -7,7 +7,7 @@
 use core::arch::x86_64::*;
 use core::marker::PhantomData;
 
-use super::avx2::add_eight_lanes;
+use super::avx2::{add_eight_lanes, half_at};
 use super::{avx512_k, leaf, padded};
 use crate::formats::{BLOCK, Format};
 use crate::half;
@@ -249,7 +249,7 @@ impl Lanes for Q8_0 {
     unsafe fn load(at: *const u8) -> [__m512; 2] {
         // SAFETY: two bytes of scale, then twice 16 bytes.
         unsafe {
-            let scale = half::f16_to_f32(at.cast::<u16>().read_unaligned());
+            let scale = half_at(at);
             core::array::from_fn(|i| {
                 let bytes = _mm_loadu_si128(at.add(2 + 16 * i).cast());
                 let values = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));

@@ -7,9 +7,8 @@
 
 use core::arch::x86_64::*;
 
-use super::avx2::add_eight_lanes;
+use super::avx2::{add_eight_lanes, half_at};
 use crate::formats::{Activation, Format, SUPER_BLOCK};
-use crate::half::f16_to_f32;
 use crate::product::GroupDot;
 
 /// Eight tokens' accumulators and a block's weights and scales fill the registers.
@@ -76,16 +75,6 @@ impl Unpacked {
             _mm512_extracti64x4_epi64::<1>(sum),
         )
     }
-}
-
-/// The f16 at `at`.
-///
-/// # Safety
-/// Two bytes can be read there.
-#[inline(always)]
-unsafe fn half_at(at: *const u8) -> f32 {
-    // SAFETY: the caller's promise.
-    f16_to_f32(unsafe { at.cast::<u16>().read_unaligned() })
 }
 
 /// Two halves of a register.
