@@ -159,7 +159,7 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
         vcpus: ready.vcpus,
         image_bytes: image.bytes.len(),
         image_sha384: image.digest(),
-        image_mrtd: image.mrtd(measurements::PageOrder::SinglePass),
+        image_mrtd: image.mrtd(measurements::PageOrder::PageByPage),
         model: &name,
         boot_ms: ready.boot_ms,
         start_to_ready_ms: start_to_ready.as_millis(),

@@ -121,13 +121,13 @@ impl fmt::Display for Image {
         writeln!(f, "SHA-384  {}", self.digest())?;
         writeln!(
             f,
-            "MRTD     {} (page by page: mainline KVM)",
-            self.mrtd(PageOrder::SinglePass)
+            "MRTD     {} (each page added, then measured: mainline KVM)",
+            self.mrtd(PageOrder::PageByPage)
         )?;
         write!(
             f,
-            "         {} (in two passes: Intel's earlier KVM)",
-            self.mrtd(PageOrder::TwoPass)
+            "         {} (all pages added, then measured: hosts of QEMU 8)",
+            self.mrtd(PageOrder::AddThenExtend)
         )
     }
 }
