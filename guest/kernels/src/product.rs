@@ -15,8 +15,8 @@ pub(crate) struct Product<'a> {
     pub out_stride: usize,
 }
 
-/// Rows and tokens visited together: a row stays in the first-level cache for sixteen tokens, sixteen tokens of a few KiB in
-/// the second-level cache for sixteen rows.
+/// Rows and tokens visited together: sixteen rows of a few KiB stay in the second-level cache for sixteen tokens, and a group of
+/// tokens in the first-level cache for sixteen rows.
 const TILE: usize = 16;
 
 /// The dot products of one row with several tokens, sharing the work on the row.
@@ -31,16 +31,16 @@ pub(crate) trait GroupDot {
     unsafe fn dots<const G: usize>(n: usize, row: &[u8], tokens: [&[u8]; G]) -> [f32; G];
 }
 
-/// A row and the tokens of one tile, and the tile's results: `results[token][column]`.
+/// Up to sixteen rows and tokens, and their results: `results[token][row]`.
 ///
 /// Results are gathered here first, since a stride between tokens that is a multiple of 4 KiB would have all of them compete for
 /// the same few lines of the cache.
 struct Tile<'a> {
-    row: &'a [u8],
+    rows: &'a [u8],
+    row_bytes: usize,
     tokens: &'a [u8],
     token_bytes: usize,
     results: &'a mut [[f32; TILE]; TILE],
-    column: usize,
 }
 
 impl Product<'_> {
@@ -50,7 +50,10 @@ impl Product<'_> {
         self.each_tile(|tile| {
             let tokens = tile.tokens.chunks_exact(tile.token_bytes);
             for (token, results) in tokens.zip(tile.results) {
-                results[tile.column] = dot(tile.row, token);
+                let rows = tile.rows.chunks_exact(tile.row_bytes);
+                for (row, result) in rows.zip(results) {
+                    *result = dot(row, token);
+                }
             }
         });
     }
@@ -85,24 +88,19 @@ impl Product<'_> {
         let mut results = [[0.0; TILE]; TILE];
         let row_tiles = self.weights.chunks(self.row_bytes * TILE);
         for (row_tile, rows) in row_tiles.enumerate() {
+            let columns = rows.len() / self.row_bytes;
             let token_tiles = self.x.chunks(self.token_bytes * TILE);
             for (tokens, out) in token_tiles.zip(self.out.chunks_mut(self.out_stride * TILE)) {
-                for (column, row) in rows.chunks_exact(self.row_bytes).enumerate() {
-                    visit(Tile {
-                        row,
-                        tokens,
-                        token_bytes: self.token_bytes,
-                        results: &mut results,
-                        column,
-                    });
-                }
-                let columns = rows.len() / self.row_bytes;
-                let tokens = tokens.len() / self.token_bytes;
-                for (results, out) in results
-                    .iter()
-                    .take(tokens)
-                    .zip(out.chunks_mut(self.out_stride))
-                {
+                visit(Tile {
+                    rows,
+                    row_bytes: self.row_bytes,
+                    tokens,
+                    token_bytes: self.token_bytes,
+                    results: &mut results,
+                });
+                let outs = out.chunks_mut(self.out_stride);
+                let count = tokens.len() / self.token_bytes;
+                for (results, out) in results.iter().take(count).zip(outs) {
                     out[row_tile * TILE..][..columns].copy_from_slice(&results[..columns]);
                 }
             }
@@ -117,16 +115,16 @@ impl Tile<'_> {
     /// As of [`GroupDot::dots`].
     #[inline(always)]
     unsafe fn groups<D: GroupDot, const G: usize>(&mut self, n: usize, mut next: usize) -> usize {
-        while let Some(tokens) = self
-            .tokens
-            .get(next * self.token_bytes..(next + G) * self.token_bytes)
-        {
-            let group =
-                core::array::from_fn(|i| &tokens[i * self.token_bytes..][..self.token_bytes]);
-            // SAFETY: the caller's promise.
-            let results = unsafe { D::dots::<G>(n, self.row, group) };
-            for (to, result) in self.results[next..].iter_mut().zip(results) {
-                to[self.column] = result;
+        let size = self.token_bytes;
+        while let Some(tokens) = self.tokens.get(next * size..(next + G) * size) {
+            let group = core::array::from_fn(|i| &tokens[i * size..][..size]);
+            let rows = self.rows.chunks_exact(self.row_bytes);
+            for (column, row) in rows.enumerate() {
+                // SAFETY: the caller's promise.
+                let results = unsafe { D::dots::<G>(n, row, group) };
+                for (to, result) in self.results[next..].iter_mut().zip(results) {
+                    to[column] = result;
+                }
             }
             next += G;
         }
