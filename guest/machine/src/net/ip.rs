@@ -3,10 +3,11 @@
 //! A few sockets always listen; one that a peer has connected to becomes a [`Connection`] and is replaced. The address
 //! comes from DHCP, from the configuration, or, if no lease arrives, is what QEMU's user network expects.
 
+use super::card::Card;
 use super::stream::{Channel, Stream};
 use super::{LINGER, MAX_CONNECTIONS, StaticAddress};
 use crate::virtio::DeviceError;
-use crate::virtio::net::{FRAME, NetDevice};
+use crate::virtio::net::NetDevice;
 use alloc::rc::Rc;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -17,7 +18,6 @@ use embedded_io::ErrorKind;
 use smoltcp::iface::{
     Config, Interface, PollIngressSingleResult, PollResult, SocketHandle, SocketSet,
 };
-use smoltcp::phy;
 use smoltcp::socket::{dhcpv4, tcp};
 use smoltcp::time::{Duration as TcpDuration, Instant};
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, Ipv4Cidr};
@@ -32,86 +32,6 @@ const KEEP_ALIVE: TcpDuration = TcpDuration::from_secs(30);
 const PEER_TIMEOUT: TcpDuration = TcpDuration::from_secs(75);
 /// Packets taken in or sent per poll, so that a flood cannot keep the caller from its other work.
 const BURST: usize = 64;
-
-/// The card as smoltcp wants it: one frame in private memory in each direction.
-struct Card {
-    device: NetDevice,
-    incoming: [u8; FRAME],
-    outgoing: [u8; FRAME],
-    error: Option<DeviceError>,
-}
-
-struct Incoming<'a>(&'a [u8]);
-
-impl phy::RxToken for Incoming<'_> {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        f(self.0)
-    }
-}
-
-struct Outgoing<'a> {
-    device: &'a mut NetDevice,
-    frame: &'a mut [u8; FRAME],
-    error: &'a mut Option<DeviceError>,
-}
-
-impl phy::TxToken for Outgoing<'_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, f: F) -> R {
-        // smoltcp keeps to the MTU it was told, which is the size of this buffer.
-        let frame = &mut self.frame[..length];
-        let result = f(frame);
-        // A frame that finds no buffer is lost like any other on a network.
-        *self.error = self.device.transmit(frame).err().or(*self.error);
-        result
-    }
-}
-
-impl phy::Device for Card {
-    type RxToken<'a> = Incoming<'a>;
-    type TxToken<'a> = Outgoing<'a>;
-
-    fn receive(&mut self, _: Instant) -> Option<(Incoming<'_>, Outgoing<'_>)> {
-        let ready = self.error.is_none() && self.can_transmit();
-        let length = match ready.then(|| self.device.receive(&mut self.incoming))? {
-            Ok(length) => length?,
-            Err(error) => {
-                self.error = Some(error);
-                return None;
-            }
-        };
-        let outgoing = Outgoing {
-            device: &mut self.device,
-            frame: &mut self.outgoing,
-            error: &mut self.error,
-        };
-        Some((Incoming(&self.incoming[..length]), outgoing))
-    }
-
-    fn transmit(&mut self, _: Instant) -> Option<Outgoing<'_>> {
-        let ready = self.error.is_none() && self.can_transmit();
-        ready.then_some(Outgoing {
-            device: &mut self.device,
-            frame: &mut self.outgoing,
-            error: &mut self.error,
-        })
-    }
-
-    fn capabilities(&self) -> phy::DeviceCapabilities {
-        let mut capabilities = phy::DeviceCapabilities::default();
-        capabilities.medium = phy::Medium::Ethernet;
-        capabilities.max_transmission_unit = FRAME;
-        capabilities
-    }
-}
-
-impl Card {
-    fn can_transmit(&mut self) -> bool {
-        self.device.can_transmit().unwrap_or_else(|error| {
-            self.error = Some(error);
-            false
-        })
-    }
-}
 
 struct Connection {
     handle: SocketHandle,
@@ -143,12 +63,7 @@ impl IpStack {
         now: Duration,
     ) -> Self {
         let mac = EthernetAddress(device.mac());
-        let mut card = Card {
-            device,
-            incoming: [0; FRAME],
-            outgoing: [0; FRAME],
-            error: None,
-        };
+        let mut card = Card::new(device);
         let mut config = Config::new(HardwareAddress::Ethernet(mac));
         config.random_seed = seed;
         let interface = Interface::new(config, &mut card, instant(now));
@@ -187,7 +102,7 @@ impl IpStack {
         now: Duration,
         mut accepted: impl FnMut(Stream, SocketAddrV4),
     ) -> Result<bool, DeviceError> {
-        self.card.device.check_health(now)?;
+        self.card.check_health(now)?;
         let at = instant(now);
         self.listen();
         let mut busy = false;
@@ -213,10 +128,7 @@ impl IpStack {
                 PollResult::SocketStateChanged => busy = true,
             }
         }
-        match self.card.error {
-            Some(error) => Err(error),
-            None => Ok(busy),
-        }
+        self.card.result().map(|()| busy)
     }
 
     /// Ends every connection and shuts the card down.
@@ -227,7 +139,7 @@ impl IpStack {
                 .borrow_mut()
                 .break_off(ErrorKind::ConnectionReset);
         }
-        self.card.device.fail(error);
+        self.card.fail(error);
     }
 
     /// Keeps enough sockets listening.

@@ -4,9 +4,11 @@ extern crate std;
 
 use super::*;
 use crate::virtio::fake::{FakeDevice, FakeTransport};
+use crate::virtio::net::FRAME;
 use crate::virtio::test_arena;
 use alloc::collections::VecDeque;
 use embedded_io::{Read, ReadReady, Write, WriteReady};
+use smoltcp::phy;
 use smoltcp::wire::Ipv4Address;
 use std::cell::Cell;
 

@@ -4,6 +4,7 @@
 //! and nothing waits. A device that breaks the rules is shut down: its streams fail, [`Network::take_failure`] tells
 //! why, and the other device goes on.
 
+mod card;
 mod ip;
 mod ring;
 mod stream;

@@ -8,6 +8,7 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use embedded_io::{ErrorKind, Read, Write};
+use proptest::prelude::*;
 
 const RECEIVE: u16 = 0;
 const TRANSMIT: u16 = 1;
@@ -156,4 +157,121 @@ fn addresses_no_machine_can_have_are_refused() {
         Some(AddressError::Prefix)
     );
     assert_eq!(error(Ipv4Addr::new(10, 0, 0, 1), 32), None);
+}
+
+/// One thing a host may do between two polls.
+#[derive(Clone, Debug)]
+enum Act {
+    /// Fill the next buffer of a queue and return it properly.
+    Fill { vsock: bool, bytes: Vec<u8> },
+    /// Return the next request of a queue with any length.
+    Return {
+        vsock: bool,
+        queue: u16,
+        written: u32,
+    },
+    /// Put anything into a used ring.
+    Lie {
+        vsock: bool,
+        queue: u16,
+        id: u32,
+        written: u32,
+    },
+    /// Set a used index.
+    Jump { vsock: bool, queue: u16, index: u16 },
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    // Bytes that pass for a vsock packet of ours until chance changes some.
+    let packet = (
+        any::<[u8; 3]>(),
+        0u8..8,
+        0u8..4,
+        proptest::collection::vec(any::<u8>(), 0..99),
+    )
+        .prop_map(|(noise, operation, port, data)| {
+            let header = Header {
+                source: Endpoint {
+                    cid: 2,
+                    port: port.into(),
+                },
+                destination: Endpoint { cid: 3, port: 8443 },
+                length: data.len() as u32,
+                socket_type: TYPE_STREAM,
+                operation: None,
+                flags: u32::from(noise[0] & 3),
+                buffer: noise[1].into(),
+                consumed: noise[2].into(),
+            };
+            let mut bytes = header.to_bytes();
+            bytes[30] = operation;
+            [&bytes[..], &data].concat()
+        });
+    let bytes = prop_oneof![packet, proptest::collection::vec(any::<u8>(), 0..200)];
+    let queue = 0u16..3;
+    prop_oneof![
+        8 => (any::<bool>(), bytes).prop_map(|(vsock, bytes)| Act::Fill { vsock, bytes }),
+        4 => (any::<bool>(), queue.clone(), 0u32..100)
+            .prop_map(|(vsock, queue, written)| Act::Return { vsock, queue, written }),
+        1 => (any::<bool>(), queue.clone(), 0u32..130, 0u32..9000)
+            .prop_map(|(vsock, queue, id, written)| Act::Lie { vsock, queue, id, written }),
+        1 => (any::<bool>(), queue, any::<u16>()).prop_map(|(vsock, queue, index)| Act::Jump { vsock, queue, index }),
+    ]
+}
+
+proptest! {
+    // Each case sets up both devices in an arena that is never freed.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever the devices do, nothing panics and streams end in data or errors.
+    #[test]
+    fn any_behaviour_of_the_devices_is_survived(acts in proptest::collection::vec(act(), 1..80)) {
+        let mut world = world();
+        let mut streams = Vec::new();
+        let mut now = Duration::ZERO;
+        for act in acts {
+            let (Act::Fill { vsock, .. } | Act::Return { vsock, .. } | Act::Lie { vsock, .. } | Act::Jump { vsock, .. }) = act;
+            {
+                let mut device = if vsock { world.vsock.borrow_mut() } else { world.card.borrow_mut() };
+                match act {
+                    Act::Fill { bytes, .. } => {
+                        let ring = device.ring(RECEIVE);
+                        if let Some(chain) = ring.take() {
+                            let written = chain.write(&bytes);
+                            ring.finish(chain.head, written);
+                        }
+                    }
+                    Act::Return { queue, written, .. } => {
+                        let ring = device.rings.get_mut(&queue);
+                        if let Some((ring, chain)) = ring.and_then(|ring| ring.take().map(|chain| (ring, chain))) {
+                            ring.finish(chain.head, written);
+                        }
+                    }
+                    Act::Lie { queue, id, written, .. } => {
+                        if let Some(ring) = device.rings.get_mut(&queue) {
+                            ring.finish_raw(id, written);
+                        }
+                    }
+                    Act::Jump { queue, index, .. } => {
+                        if let Some(ring) = device.rings.get_mut(&queue) {
+                            ring.set_used_index(index);
+                        }
+                    }
+                }
+            }
+            now += Duration::from_millis(100);
+            world.network.poll(now);
+            streams.extend(core::iter::from_fn(|| world.network.accept()));
+            for (stream, _) in &mut streams {
+                let _ = stream.read(&mut [0; 64]);
+                let _ = stream.write(&[5; 64]);
+            }
+        }
+        let failures: Vec<_> = core::iter::from_fn(|| world.network.take_failure()).collect();
+        prop_assert!(failures.len() <= 2);
+        for (kind, _) in failures {
+            let device = if kind == DeviceKind::Vsock { &world.vsock } else { &world.card };
+            prop_assert!(device.borrow().failed());
+        }
+    }
 }
