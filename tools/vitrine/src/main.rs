@@ -5,11 +5,14 @@
 mod chat;
 mod connection;
 mod failure;
+mod generate;
 mod health;
+mod host;
 mod run;
 mod sampling;
 mod shell;
 mod synthesize;
+mod tokenize;
 
 use std::process::ExitCode;
 
@@ -46,6 +49,8 @@ enum Command {
     Run(run::Args),
     Chat(chat::Args),
     Health(health::Args),
+    Generate(generate::Args),
+    Tokenize(tokenize::Args),
     Synthesize(synthesize::Args),
 }
 
@@ -54,6 +59,8 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Health(args) => health::run(&args),
+        Command::Generate(args) => generate::run(&args),
+        Command::Tokenize(args) => tokenize::run(&args),
         Command::Synthesize(args) => synthesize::run(&args),
     };
     match outcome {

@@ -40,3 +40,19 @@ impl From<&Sampling> for client::Sampling {
         }
     }
 }
+
+impl From<&Sampling> for engine::Sampling {
+    /// What is not given is as the server has it.
+    fn from(sampling: &Sampling) -> Self {
+        let default = Self::default();
+        Self {
+            temperature: sampling.temperature.unwrap_or(default.temperature),
+            top_p: sampling.top_p.unwrap_or(default.top_p),
+            top_k: sampling.top_k.map_or(default.top_k, |k| k as usize),
+            min_p: sampling.min_p.unwrap_or(default.min_p),
+            seed: sampling.seed.unwrap_or(default.seed),
+            stop: sampling.stop.clone(),
+            ..default
+        }
+    }
+}

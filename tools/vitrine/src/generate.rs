@@ -1,0 +1,116 @@
+//! `vitrine generate`: the guest's engine, on this machine. The same model, prompt, seed and parameters give the tokens a guest
+//! with the same instruction set gives, and the defaults are the server's.
+
+mod answer;
+mod logits;
+
+use std::path::PathBuf;
+
+use engine::chat::{self, Message, Thinking};
+use engine::{EngineOptions, Model};
+use kernels::Kernels;
+
+use crate::failure::Failure;
+use crate::host::{HostOptions, HostWorkers, ModelFile};
+use crate::sampling::Sampling;
+
+/// Run a model on this machine, with the engine the guest has
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Defaults are the server's: temperature 1, thinking allowed, as many tokens as the context holds; but the seed is 0.
+
+--json prints {\"tokens\": [...], \"text\": ..., \"finish_reason\": ..., \"prompt_tokens\": N, timings}.
+--logits prints {\"logits\": [[...], ...], \"tokens\": [...]}: row 0 follows the prompt, row i the prompt and i more tokens, those \
+of --force first; tokens[i] is the likeliest in row i, and what follows once --force is used up. Without --max-tokens there is \
+one row more than forced tokens.
+
+Examples:
+  vitrine generate --model tiny.gguf --chat 'Good morning.' --seed 1
+  vitrine generate --model tiny.gguf --prompt 'The sea was' --temperature 0 --max-tokens 32 --json
+  vitrine generate --model tiny.gguf --tokens 5,6,7 --force 8,9 --logits --json")]
+#[command(group = clap::ArgGroup::new("input").required(true))]
+pub struct Args {
+    /// The model (GGUF)
+    #[arg(long, value_name = "FILE")]
+    model: PathBuf,
+    /// Continue this text as it is
+    #[arg(long, value_name = "TEXT", group = "input")]
+    prompt: Option<String>,
+    /// Answer this message, through the model's chat template
+    #[arg(long, value_name = "TEXT", group = "input")]
+    chat: Option<String>,
+    /// Continue these token ids
+    #[arg(long, value_name = "IDS", value_delimiter = ',', group = "input")]
+    tokens: Option<Vec<u32>>,
+    /// Instructions that stand before the message
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    system: Option<String>,
+    /// Whether the model may think before it answers
+    #[arg(long, value_name = "BOOL", requires = "chat", default_value_t = true, action = clap::ArgAction::Set)]
+    thinking: bool,
+    /// Print the logits, not an answer
+    #[arg(long, requires = "json")]
+    logits: bool,
+    /// Feed these token ids after the prompt, one by one
+    #[arg(long, value_name = "IDS", value_delimiter = ',', requires = "logits")]
+    force: Vec<u32>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    sampling: Sampling,
+    #[command(flatten)]
+    host: HostOptions,
+}
+
+/// A model, its prompt, and what computes them.
+struct Task<'a> {
+    model: Model<'a>,
+    prompt: Vec<u32>,
+    kernels: &'static Kernels,
+    workers: &'a HostWorkers,
+    options: EngineOptions,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let kernels = args.host.kernels()?;
+    let workers = args.host.workers()?;
+    let file = ModelFile::read(&args.model)?;
+    let model = Model::load(file.bytes())
+        .map_err(|error| Failure::usage(format!("{}: {error}", args.model.display())))?;
+    let prompt = prompt(args, &model);
+    let task = Task {
+        model,
+        prompt,
+        kernels,
+        workers: &workers,
+        options: args.host.engine_options(),
+    };
+    workers.within(move || match args.logits {
+        true => logits::print(args, task),
+        false => answer::print(args, task),
+    })
+}
+
+/// The prompt's tokens. Control tokens are recognised in text, as the server does.
+fn prompt(args: &Args, model: &Model<'_>) -> Vec<u32> {
+    if let Some(tokens) = &args.tokens {
+        return tokens.clone();
+    }
+    if let Some(text) = &args.prompt {
+        return model.tokenizer().encode(text, true);
+    }
+    let messages: Vec<Message<'_>> = args
+        .system
+        .iter()
+        .map(|text| Message::System(text))
+        .chain(args.chat.iter().map(|text| Message::User(text)))
+        .collect();
+    let thinking = match args.thinking {
+        true => Thinking::Enabled,
+        false => Thinking::Disabled,
+    };
+    let text = chat::template(&messages, thinking, &[]);
+    model.tokenizer().encode(&text, true)
+}
