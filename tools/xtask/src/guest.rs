@@ -18,11 +18,13 @@ use crate::interrupt;
 use crate::process::Process;
 
 /// Where the guest listens unless its configuration says otherwise.
-pub const GUEST_PORT: u16 = 8443;
+const GUEST_PORT: u16 = 8443;
 /// How often a wait looks at what the guest wrote.
 const POLL: Duration = Duration::from_millis(50);
 /// For a connection and each step of its handshake; TCG computes slowly.
 const CONNECT: Duration = Duration::from_secs(60);
+/// For an answer that needs no computation.
+const SOON: Duration = Duration::from_secs(20);
 /// For each silence within an answer.
 const ANSWER: Duration = Duration::from_secs(300);
 
@@ -35,6 +37,8 @@ pub struct Setup<'a> {
     pub model: Option<&'a Path>,
     /// The text of the guest's configuration.
     pub config: Option<&'a str>,
+    /// Where that makes it listen.
+    pub port: u16,
     pub cpus: u32,
     /// None: what `vitrine run` thinks the model needs.
     pub memory_mib: Option<u32>,
@@ -52,6 +56,7 @@ impl<'a> Setup<'a> {
             image,
             model,
             config: None,
+            port: GUEST_PORT,
             cpus,
             memory_mib: None,
             vsock: None,
@@ -102,6 +107,7 @@ impl Guest {
                 "--cpus",
                 &setup.cpus.to_string(),
             ]);
+        command.args(["--guest-port", &setup.port.to_string()]);
         if let Some(model) = setup.model {
             command.arg("--model").arg(model);
         }
@@ -185,6 +191,15 @@ impl Guest {
                 guest.failure().map(Ok)
             },
         )?
+    }
+
+    /// Whether it answers at all, soon.
+    pub fn answers(&mut self) -> bool {
+        let mut options = Options::new(Trust::InsecureNoTee);
+        options.connect_timeout = SOON;
+        options.answer_timeout = SOON;
+        let health = Client::new(self.tcp(), options).and_then(|mut client| client.health());
+        self.process.ended().is_none() && health.is_ok()
     }
 
     /// Its console so far.

@@ -92,10 +92,10 @@ impl Suite {
         wanted && !self.list && !interrupt::interrupted()
     }
 
-    /// Runs a test, if it is asked for, and counts it. A panic is a failure.
-    pub fn check(&mut self, name: &str, test: impl FnOnce() -> Result<()>) {
+    /// Runs a test, if it is asked for, and counts it. A panic is a failure. Whether nothing failed.
+    pub fn check(&mut self, name: &str, test: impl FnOnce() -> Result<()>) -> bool {
         if !self.wants(name) {
-            return;
+            return true;
         }
         let started = Instant::now();
         let outcome = catch_unwind(AssertUnwindSafe(test))
@@ -104,8 +104,12 @@ impl Suite {
             Ok(()) => {
                 eprintln!("ok    {name} ({:.1} s)", started.elapsed().as_secs_f64());
                 self.passed += 1;
+                true
             }
-            Err(failure) => self.fail(name, &failure),
+            Err(failure) => {
+                self.fail(name, &failure);
+                false
+            }
         }
     }
 

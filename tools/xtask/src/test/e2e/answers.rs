@@ -1,6 +1,7 @@
 //! What the guest answers is what the same engine answers on this host, token for token.
 
 use std::thread;
+use std::time::Duration;
 
 use client::{Address, ChatRequest, Message, Sampling};
 use serde::Deserialize;
@@ -26,6 +27,8 @@ const SAMPLED: &[&str] = &[
 ];
 /// `vitrine`'s exit code for a server without evidence.
 const NO_EVIDENCE: i32 = 23;
+/// For a build of the client from nothing, and an answer.
+const BUILD: Duration = Duration::from_secs(900);
 /// Connections at once.
 const CROWD: u64 = 8;
 /// Tokens each of them asks for.
@@ -164,6 +167,25 @@ fn stream_one(address: &Address, number: u64) -> Result<Vec<u32>> {
         }
     }
     Ok(tokens)
+}
+
+/// The example of the client library.
+pub fn the_example_client_chats(context: &mut Context) -> Result<()> {
+    let mut cargo = context.world.workspace.cargo();
+    cargo.args([
+        "run",
+        "--quiet",
+        "--locked",
+        "--package",
+        "client",
+        "--example",
+        "chat",
+        "--",
+    ]);
+    cargo.args([&context.guest.tcp().to_string(), "Hello"]);
+    let answer = process::text(&mut cargo, BUILD)?;
+    ensure!(!answer.trim().is_empty(), "the example prints no answer");
+    Ok(())
 }
 
 /// Without `--insecure-no-tee` the client sends nothing and says why.

@@ -5,7 +5,7 @@ use std::process::{ChildStdin, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use client::State;
+use client::{ChatRequest, Error, Message, Sampling, State};
 use serde_json::{Value, json};
 
 use super::Context;
@@ -97,6 +97,33 @@ pub fn curl_lists_models(context: &mut Context) -> Result<()> {
         "two names for one model: {id}, {health:?}"
     );
     Ok(())
+}
+
+pub fn the_model_has_the_configured_name(context: &mut Context) -> Result<()> {
+    let models = context.guest.client()?.models()?;
+    let names: Vec<&str> = models.iter().map(|model| &*model.id).collect();
+    ensure!(names == ["renamed"], "the models are {names:?}");
+    Ok(())
+}
+
+/// Prompt and answer together are longer than the configuration allows.
+pub fn the_configured_context_is_the_limit(context: &mut Context) -> Result<()> {
+    let request = ChatRequest {
+        model: "renamed".into(),
+        messages: vec![Message::new("user", "glass ".repeat(200))],
+        sampling: Sampling::default(),
+        thinking: None,
+    };
+    match context.guest.client()?.chat(&request) {
+        Err(Error::Refused {
+            status: 400,
+            message,
+            ..
+        }) if message.contains("128") => Ok(()),
+        other => Err(Failure::new(format!(
+            "a long prompt should get 400, not {other:?}"
+        ))),
+    }
 }
 
 fn chat_body(stream: bool) -> Value {
