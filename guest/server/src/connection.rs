@@ -10,7 +10,7 @@ use core::time::Duration;
 use rustls::ServerConfig;
 
 use crate::{
-    Stream,
+    Inference, Stream,
     api::{Answer, ApiError, Reply, Service},
     config::Timeouts,
     http::{Exchange, HttpError, Limits, Progress, RequestReader, Stage},
@@ -35,14 +35,14 @@ pub(crate) enum Outcome {
 }
 
 /// What the connection is doing.
-enum Phase {
+enum Phase<Sequence> {
     /// TLS is being negotiated.
     Handshake,
     /// A request is being read, or awaited.
     Reading,
     /// The engine is at work on an answer.
     Answering {
-        answer: Box<Answer>,
+        answer: Box<Answer<Sequence>>,
         exchange: Exchange,
     },
     /// The last response is being sent.
@@ -52,13 +52,13 @@ enum Phase {
 }
 
 /// One client's connection.
-pub(crate) struct Connection<S> {
+pub(crate) struct Connection<S, I: Inference> {
     stream: S,
     session: Session,
     reader: RequestReader,
     limits: Limits,
     timeouts: Timeouts,
-    phase: Phase,
+    phase: Phase<I::Sequence>,
     /// What the reader was waiting for when the deadline was last set.
     stage: Stage,
     /// When the phase must be over; monotonic time.
@@ -69,7 +69,7 @@ pub(crate) struct Connection<S> {
     outbox: Vec<u8>,
 }
 
-impl<S: Stream> Connection<S> {
+impl<S: Stream, I: Inference> Connection<S, I> {
     /// A connection over a stream just accepted, at the monotonic time `now`.
     pub(crate) fn new(
         stream: S,
@@ -108,16 +108,16 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Ends what the connection has going on in the engine. Called once, before it is dropped.
-    pub(crate) fn abandon(&mut self, service: &mut Service) {
+    pub(crate) fn abandon(&mut self, service: &mut Service<I>) {
         if let (Phase::Answering { answer, .. }, Some((engine, _))) =
             (&self.phase, &mut service.model)
         {
-            answer.cancel(engine.as_mut());
+            answer.cancel(engine);
         }
     }
 
     /// Does what can be done now, within bounds.
-    pub(crate) fn poll(&mut self, service: &mut Service, now: Duration) -> Outcome {
+    pub(crate) fn poll(&mut self, service: &mut Service<I>, now: Duration) -> Outcome {
         match self.try_poll(service, now) {
             Ok(outcome) => outcome,
             Err(Broken) => {
@@ -128,7 +128,7 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    fn try_poll(&mut self, service: &mut Service, now: Duration) -> Result<Outcome, Broken> {
+    fn try_poll(&mut self, service: &mut Service<I>, now: Duration) -> Result<Outcome, Broken> {
         let mut active = self.session.receive(&mut self.stream)?;
         active |= self.advance(service, now)?;
         active |= self.flush(now)?;
@@ -154,7 +154,7 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Goes as far as the current phase can.
-    fn advance(&mut self, service: &mut Service, now: Duration) -> Result<bool, Broken> {
+    fn advance(&mut self, service: &mut Service<I>, now: Duration) -> Result<bool, Broken> {
         match &mut self.phase {
             Phase::Handshake => {
                 if self.session.is_established() {
@@ -185,7 +185,7 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Reads on, and answers the request if that completes it.
-    fn read_request(&mut self, service: &mut Service, now: Duration) -> bool {
+    fn read_request(&mut self, service: &mut Service<I>, now: Duration) -> bool {
         match self.reader.advance(self.session.plaintext()) {
             Ok(Progress::More) => {
                 self.watch_stage(now);
@@ -242,7 +242,7 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Passes on what the engine has come up with.
-    fn continue_answer(&mut self, service: &mut Service, now: Duration) -> Result<bool, Broken> {
+    fn continue_answer(&mut self, service: &mut Service<I>, now: Duration) -> Result<bool, Broken> {
         let (Phase::Answering { answer, exchange }, Some((engine, _))) =
             (&mut self.phase, &mut service.model)
         else {
@@ -258,7 +258,7 @@ impl<S: Stream> Connection<S> {
             return Ok(false);
         }
         let before = self.outbox.len();
-        if answer.advance(engine.as_mut(), exchange, &mut self.outbox) {
+        if answer.advance(engine, exchange, &mut self.outbox) {
             let exchange = *exchange;
             self.next_request(exchange, now);
             return Ok(true);

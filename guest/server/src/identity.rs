@@ -5,21 +5,18 @@
 //! attestation says about it. It is therefore kept plain, and its validity is bounded on both sides
 //! by the wall clock the host supplied.
 
-use alloc::{vec, vec::Vec};
+mod key;
+
+use alloc::{sync::Arc, vec, vec::Vec};
 use core::{fmt, str::FromStr, time::Duration};
 
-use ring::{
-    rand::{SecureRandom, SystemRandom},
-    signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair},
-};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use signature::{Keypair, Signer};
+use rustls::{pki_types::CertificateDer, sign::CertifiedKey};
 use x509_cert::{
-    AlgorithmIdentifier, SubjectPublicKeyInfo, TbsCertificate,
+    TbsCertificate,
     builder::{self, Builder, CertificateBuilder, profile::BuilderProfile},
     der::{
-        Any, Decode, Encode,
-        asn1::{BitString, GeneralizedTime, Ia5String, ObjectIdentifier},
+        Encode,
+        asn1::{GeneralizedTime, Ia5String, ObjectIdentifier},
     },
     ext::{
         Extension, ToExtension,
@@ -30,23 +27,16 @@ use x509_cert::{
     },
     name::Name,
     serial_number::SerialNumber,
-    spki::{
-        self, Document, DynSignatureAlgorithmIdentifier, EncodePublicKey,
-        SignatureBitStringEncoding, SubjectPublicKeyInfoRef,
-    },
+    spki::{self, SubjectPublicKeyInfoRef},
     time::{Time, Validity},
 };
+
+use key::{EcdsaSignature, Key};
 
 /// How far before the current time the certificate becomes valid: room for a client's slow clock.
 const BACKDATING: Duration = Duration::from_secs(10 * 60);
 /// How long after the current time the certificate stays valid.
 const LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// RFC 5480: an elliptic curve public key.
-const ID_EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
-/// RFC 5480: the curve P-256.
-const SECP256R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
-/// RFC 5758: ECDSA over SHA-256.
-const ECDSA_WITH_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
 /// RFC 5280: TLS server authentication.
 const ID_KP_SERVER_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
 /// The names the certificate is good for, the first being its subject as well.
@@ -55,7 +45,7 @@ const NAMES: [&str; 2] = ["vitrine", "localhost"];
 /// A private key with the certificate that names it.
 pub struct Identity {
     certificate: Vec<u8>,
-    key: Vec<u8>,
+    key: Key,
 }
 
 impl Identity {
@@ -65,14 +55,10 @@ impl Identity {
     /// # Errors
     /// When the CPU's entropy source fails, or `now` lies outside the years a certificate can name.
     pub fn generate(now: Duration) -> Result<Self, IdentityError> {
-        let rng = SystemRandom::new();
-        let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &rng)?;
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, key.as_ref(), &rng)
-            .map_err(|_| IdentityError::Key)?;
-        let signer = RingSigner { pair, rng };
+        let key = Key::generate()?;
         Ok(Self {
-            certificate: self_signed(&signer, now)?,
-            key: key.as_ref().to_vec(),
+            certificate: self_signed(&key, now)?,
+            key,
         })
     }
 
@@ -81,19 +67,18 @@ impl Identity {
         &self.certificate
     }
 
-    /// The certificate chain, of one, and the key, for rustls.
-    pub(crate) fn into_parts(self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
-        (
+    /// The certificate chain, of one, with the key that signs for it.
+    pub(crate) fn certified_key(self) -> CertifiedKey {
+        CertifiedKey::new(
             vec![CertificateDer::from(self.certificate)],
-            PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key)),
+            Arc::new(self.key),
         )
     }
 }
 
-/// Builds the certificate of `signer`'s own key. DER, a little over 400 bytes.
-fn self_signed(signer: &RingSigner, now: Duration) -> Result<Vec<u8>, IdentityError> {
-    let mut serial = [0; 16];
-    signer.rng.fill(&mut serial)?;
+/// Builds the certificate in which `key` vouches for itself. DER, a little over 400 bytes.
+fn self_signed(key: &Key, now: Duration) -> Result<Vec<u8>, IdentityError> {
+    let mut serial: [u8; 16] = key.random()?;
     // RFC 5280, 4.1.2.2: a positive integer. A clear top bit keeps it so, a set one keeps it 16 bytes.
     serial[0] = serial[0] & 0x7f | 0x40;
 
@@ -107,14 +92,14 @@ fn self_signed(signer: &RingSigner, now: Duration) -> Result<Vec<u8>, IdentityEr
         SelfIssued(Name::from_str("CN=vitrine")?),
         SerialNumber::new(&serial)?,
         validity,
-        SubjectPublicKeyInfo::from_der(signer.verifying_key().to_public_key_der()?.as_bytes())?,
+        key.public_key_info()?,
     )?;
     let mut names = Vec::new();
     for name in NAMES {
         names.push(GeneralName::DnsName(Ia5String::new(name)?));
     }
     builder.add_extension(&SubjectAltName(names))?;
-    Ok(builder.build::<_, EcdsaSignature>(signer)?.to_der()?)
+    Ok(builder.build::<_, EcdsaSignature>(key)?.to_der()?)
 }
 
 /// The certificate profile: issuer and subject are the same, the key signs TLS handshakes of a server
@@ -146,64 +131,6 @@ impl BuilderProfile for SelfIssued {
             (&KeyUsage(KeyUsages::DigitalSignature.into())).to_extension(subject, &[])?,
             (&ExtendedKeyUsage(vec![ID_KP_SERVER_AUTH])).to_extension(subject, &[])?,
         ])
-    }
-}
-
-/// Lets *ring*'s P-256 key sign what x509-cert builds.
-struct RingSigner {
-    pair: EcdsaKeyPair,
-    rng: SystemRandom,
-}
-
-/// An ECDSA signature, as the DER structure X.509 wants.
-struct EcdsaSignature(Vec<u8>);
-
-/// A P-256 public key: the uncompressed point of SEC 1, 65 bytes.
-#[derive(Clone)]
-struct PublicPoint(Vec<u8>);
-
-impl Signer<EcdsaSignature> for RingSigner {
-    fn try_sign(&self, message: &[u8]) -> Result<EcdsaSignature, signature::Error> {
-        self.pair
-            .sign(&self.rng, message)
-            .map(|signature| EcdsaSignature(signature.as_ref().to_vec()))
-            .map_err(|_| signature::Error::new())
-    }
-}
-
-impl Keypair for RingSigner {
-    type VerifyingKey = PublicPoint;
-
-    fn verifying_key(&self) -> PublicPoint {
-        PublicPoint(self.pair.public_key().as_ref().to_vec())
-    }
-}
-
-impl DynSignatureAlgorithmIdentifier for RingSigner {
-    fn signature_algorithm_identifier(&self) -> spki::Result<AlgorithmIdentifier> {
-        Ok(AlgorithmIdentifier {
-            oid: ECDSA_WITH_SHA256,
-            parameters: None,
-        })
-    }
-}
-
-impl SignatureBitStringEncoding for EcdsaSignature {
-    fn to_bitstring(&self) -> x509_cert::der::Result<BitString> {
-        BitString::from_bytes(&self.0)
-    }
-}
-
-impl EncodePublicKey for PublicPoint {
-    fn to_public_key_der(&self) -> spki::Result<Document> {
-        let info = SubjectPublicKeyInfo {
-            algorithm: AlgorithmIdentifier {
-                oid: ID_EC_PUBLIC_KEY,
-                parameters: Some(Any::encode_from(&SECP256R1)?),
-            },
-            subject_public_key: BitString::from_bytes(&self.0)?,
-        };
-        Ok(Document::try_from(info.to_der()?)?)
     }
 }
 

@@ -25,6 +25,7 @@ mod connection;
 mod http;
 pub mod identity;
 pub mod inference;
+mod provider;
 mod server;
 mod stream;
 mod tls;

@@ -1,6 +1,6 @@
 //! The server: all connections, the engine, and the loop body that serves both.
 
-use alloc::{boxed::Box, sync::Arc, vec::Vec};
+use alloc::{sync::Arc, vec::Vec};
 use core::{fmt, time::Duration};
 
 use ring::rand::SystemRandom;
@@ -19,10 +19,10 @@ use crate::{
 ///
 /// Nothing happens outside [`Server::poll`], which never blocks: call it again at once while it
 /// returns true, and otherwise when a device has something or [`Server::next_deadline`] comes.
-pub struct Server<S> {
+pub struct Server<S, I: Inference> {
     tls: Arc<ServerConfig>,
-    service: Service,
-    connections: Vec<Connection<S>>,
+    service: Service<I>,
+    connections: Vec<Connection<S, I>>,
     capacity: usize,
     limits: http::Limits,
     timeouts: Timeouts,
@@ -40,7 +40,7 @@ impl fmt::Display for AtCapacity {
 
 impl core::error::Error for AtCapacity {}
 
-impl<S: Stream> Server<S> {
+impl<S: Stream, I: Inference> Server<S, I> {
     /// A server without connections and without a model, reporting [`Health::Booting`].
     ///
     /// # Errors
@@ -60,7 +60,6 @@ impl<S: Stream> Server<S> {
                 rng: SystemRandom::new(),
                 model: None,
                 configured_name: config.model.name.clone(),
-                queue: config.limits.queue,
                 answer_tokens: config.limits.answer_tokens,
             },
             connections: Vec::new(),
@@ -81,7 +80,7 @@ impl<S: Stream> Server<S> {
 
     /// Installs the engine. Done once; a second one would leave the first one's answers unfinished,
     /// so it is the caller's duty not to.
-    pub fn install(&mut self, engine: Box<dyn Inference>) {
+    pub fn install(&mut self, engine: I) {
         let created = self.service.clock.unix_time().as_secs();
         self.service.model = Some((engine, created));
     }

@@ -11,14 +11,15 @@ use core::{fmt, time::Duration};
 use rustls::{
     ServerConfig,
     pki_types::UnixTime,
-    server::UnbufferedServerConnection,
+    server::{NoServerSessionStorage, UnbufferedServerConnection},
+    sign::SingleCertAndKey,
     time_provider::TimeProvider,
     unbuffered::{
         ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus,
     },
 };
 
-use crate::{Identity, Stream};
+use crate::{Identity, Stream, provider::provider};
 
 /// Ciphertext held while a record is incomplete: two records of the greatest size (RFC 8446, 5.2).
 const INCOMING_LIMIT: usize = 2 * (5 + (1 << 14) + 256);
@@ -53,21 +54,20 @@ impl TimeProvider for RustlsClock {
 /// The TLS configuration all connections share.
 ///
 /// # Errors
-/// When rustls does not accept the identity.
+/// When rustls does not accept the set of algorithms.
 pub(crate) fn configure(
     identity: Identity,
     clock: Arc<dyn WallClock>,
 ) -> Result<Arc<ServerConfig>, TlsSetupError> {
-    let (chain, key) = identity.into_parts();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ServerConfig::builder_with_details(provider, Arc::new(RustlsClock(clock)))
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
+    let mut config =
+        ServerConfig::builder_with_details(Arc::new(provider()), Arc::new(RustlsClock(clock)))
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified_key())));
     config.alpn_protocols.push(b"http/1.1".to_vec());
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
-    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(Arc::new(config))
 }
 

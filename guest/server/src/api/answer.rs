@@ -5,13 +5,14 @@
 
 use alloc::{format, string::String, vec::Vec};
 
+use engine::{Event, FinishReason, Logprob, TokenLogprobs, Usage};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{ApiError, json, parameters::Delivery};
+use super::{json, parameters::Delivery};
 use crate::{
-    http::Exchange,
-    inference::{Event, FinishReason, Inference, SequenceId, TokenLogprobs},
+    Inference,
+    http::{Exchange, Response, Status},
 };
 
 /// Which of the two endpoints is answering.
@@ -32,14 +33,12 @@ pub(super) struct Heading {
 
 /// One answer, from its submission to its last byte.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Answer<Sequence> {
     kind: Kind,
-    sequence: SequenceId,
+    sequence: Sequence,
     delivery: Delivery,
     id: String,
     heading: Heading,
-    prompt_tokens: usize,
-    completion_tokens: usize,
     /// Whether the head of the response has been written.
     begun: bool,
     /// What an answer in one piece is made of; empty between the events of a stream.
@@ -58,7 +57,7 @@ struct Object<'a> {
     model: &'a str,
     choices: &'a [Choice<'a>],
     #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<Usage>,
+    usage: Option<Counts>,
 }
 
 /// A choice in any of its four forms: chat or not, whole or a piece.
@@ -85,20 +84,20 @@ struct Message<'a> {
     content: Option<&'a str>,
 }
 
+/// [`Usage`], as clients expect it.
 #[derive(Serialize)]
-struct Usage {
+struct Counts {
     prompt_tokens: usize,
     completion_tokens: usize,
     total_tokens: usize,
 }
 
-impl Answer {
+impl<Sequence: Copy> Answer<Sequence> {
     pub(super) fn new(
         kind: Kind,
-        sequence: SequenceId,
+        sequence: Sequence,
         delivery: Delivery,
         heading: Heading,
-        prompt_tokens: usize,
     ) -> Self {
         let prefix = match kind {
             Kind::Chat => "chatcmpl",
@@ -110,8 +109,6 @@ impl Answer {
             delivery,
             id: format!("{prefix}-{:016x}", heading.id),
             heading,
-            prompt_tokens,
-            completion_tokens: 0,
             begun: false,
             text: String::new(),
             token_ids: Vec::new(),
@@ -121,7 +118,7 @@ impl Answer {
     }
 
     /// Ends the generation; nobody waits for it any more.
-    pub(crate) fn cancel(&self, engine: &mut dyn Inference) {
+    pub(crate) fn cancel(&self, engine: &mut impl Inference<Sequence = Sequence>) {
         engine.cancel(self.sequence);
     }
 
@@ -155,7 +152,7 @@ impl Answer {
     /// complete.
     pub(crate) fn advance(
         &mut self,
-        engine: &mut dyn Inference,
+        engine: &mut impl Inference<Sequence = Sequence>,
         exchange: &mut Exchange,
         out: &mut Vec<u8>,
     ) -> bool {
@@ -170,9 +167,8 @@ impl Answer {
                         self.write_piece(None, exchange, out);
                     }
                 }
-                Event::Finished { reason, text } => {
-                    self.text.push_str(&text);
-                    self.finish(reason, exchange, out);
+                Event::Finished { reason, usage } => {
+                    self.finish(reason, usage, exchange, out);
                     return true;
                 }
             }
@@ -182,37 +178,46 @@ impl Answer {
 
     fn take_token(
         &mut self,
-        engine: &dyn Inference,
+        engine: &impl Inference,
         id: u32,
         text: &str,
         logprobs: Option<TokenLogprobs>,
     ) {
-        self.completion_tokens += 1;
         self.text.push_str(text);
         if self.delivery.token_ids {
             self.token_ids.push(id);
         }
         if let Some(logprobs) = logprobs {
             let entry = match self.kind {
-                Kind::Chat => chat_logprobs(engine, id, &logprobs),
-                Kind::Completion => completion_logprobs(engine, id, &logprobs, self.offset),
+                Kind::Chat => chat_logprobs(engine, &logprobs),
+                Kind::Completion => completion_logprobs(engine, &logprobs, self.offset),
             };
             self.logprobs.push(entry);
         }
         self.offset += text.chars().count();
     }
 
-    /// Ends the response, with the answer or with the error that took its place.
-    fn finish(&mut self, reason: FinishReason, exchange: &mut Exchange, out: &mut Vec<u8>) {
+    /// Ends the response.
+    fn finish(
+        &mut self,
+        reason: FinishReason,
+        usage: Usage,
+        exchange: &mut Exchange,
+        out: &mut Vec<u8>,
+    ) {
         let reason = match reason {
             FinishReason::Stop => "stop",
             FinishReason::Length => "length",
-            FinishReason::Failed => return self.fail(exchange, out),
+        };
+        let counts = Counts {
+            prompt_tokens: usage.prompt_tokens,
+            completion_tokens: usage.completion_tokens,
+            total_tokens: usage.prompt_tokens.saturating_add(usage.completion_tokens),
         };
         if self.delivery.stream {
             self.write_piece(Some(reason), exchange, out);
             if self.delivery.include_usage {
-                event(&self.object(&[], Some(self.usage())), exchange, out);
+                event(&self.object(&[], Some(counts)), exchange, out);
             }
             exchange.piece(b"data: [DONE]\n\n", out);
             exchange.end(out);
@@ -234,35 +239,20 @@ impl Answer {
             }
             Kind::Completion => choice.text = Some(text),
         }
-        let body = json(&self.object(&[choice], Some(self.usage())));
-        self.write_whole(&body, exchange, out);
-    }
-
-    fn fail(&mut self, exchange: &mut Exchange, out: &mut Vec<u8>) {
-        let error = ApiError::internal("the generation failed");
-        if self.delivery.stream {
-            let mut line = Vec::from(b"data: ");
-            line.extend_from_slice(&error.to_json());
-            line.extend_from_slice(b"\n\n");
-            exchange.piece(&line, out);
-            exchange.end(out);
-        } else if self.begun {
-            self.write_whole(&error.to_json(), exchange, out);
-        } else {
-            exchange.respond(&error.to_response(), out);
-        }
+        let body = json(&self.object(&[choice], Some(counts)));
+        self.write_whole(body, exchange, out);
     }
 
     /// Writes an answer in one piece, after a head that may have been sent before.
-    fn write_whole(&self, body: &[u8], exchange: &mut Exchange, out: &mut Vec<u8>) {
+    fn write_whole(&self, body: Vec<u8>, exchange: &mut Exchange, out: &mut Vec<u8>) {
         if self.begun {
-            exchange.piece(body, out);
+            exchange.piece(&body, out);
             exchange.end(out);
         } else {
-            let response = crate::http::Response {
-                status: crate::http::Status::OK,
+            let response = Response {
+                status: Status::OK,
                 headers: Vec::new(),
-                body: body.to_vec(),
+                body,
             };
             exchange.respond(&response, out);
         }
@@ -302,7 +292,7 @@ impl Answer {
         self.logprobs.clear();
     }
 
-    fn object<'a>(&'a self, choices: &'a [Choice<'a>], usage: Option<Usage>) -> Object<'a> {
+    fn object<'a>(&'a self, choices: &'a [Choice<'a>], usage: Option<Counts>) -> Object<'a> {
         Object {
             id: &self.id,
             object: match (self.kind, self.delivery.stream) {
@@ -314,14 +304,6 @@ impl Answer {
             model: &self.heading.model,
             choices,
             usage,
-        }
-    }
-
-    fn usage(&self) -> Usage {
-        Usage {
-            prompt_tokens: self.prompt_tokens,
-            completion_tokens: self.completion_tokens,
-            total_tokens: self.prompt_tokens.saturating_add(self.completion_tokens),
         }
     }
 
@@ -358,39 +340,31 @@ fn event(object: &Object<'_>, exchange: &Exchange, out: &mut Vec<u8>) {
 }
 
 /// One token's entry in a chat answer.
-fn chat_logprobs(engine: &dyn Inference, id: u32, logprobs: &TokenLogprobs) -> Value {
-    let describe = |id: u32, logprob: f32| {
-        let bytes = engine.token_bytes(id);
+fn chat_logprobs(engine: &impl Inference, logprobs: &TokenLogprobs) -> Value {
+    let describe = |entry: &Logprob| {
+        let bytes = engine.token_bytes(entry.token);
         json!({
-            "token": String::from_utf8_lossy(&bytes),
-            "logprob": logprob,
+            "token": String::from_utf8_lossy(bytes),
+            "logprob": entry.logprob,
             "bytes": bytes,
         })
     };
-    let mut entry = describe(id, logprobs.chosen);
-    let top = logprobs
-        .top
-        .iter()
-        .map(|&(id, logprob)| describe(id, logprob));
-    entry["top_logprobs"] = top.collect();
+    let mut entry = describe(&logprobs.chosen);
+    entry["top_logprobs"] = logprobs.top.iter().map(describe).collect();
     entry
 }
 
 /// One token's properties in the older format of `/v1/completions`.
-fn completion_logprobs(
-    engine: &dyn Inference,
-    id: u32,
-    logprobs: &TokenLogprobs,
-    offset: usize,
-) -> Value {
-    let text = |id| String::from_utf8_lossy(&engine.token_bytes(id)).into_owned();
+fn completion_logprobs(engine: &impl Inference, logprobs: &TokenLogprobs, offset: usize) -> Value {
+    let text =
+        |entry: &Logprob| String::from_utf8_lossy(engine.token_bytes(entry.token)).into_owned();
     let top = logprobs.top.iter();
     let top: Map<_, _> = top
-        .map(|&(id, logprob)| (text(id), logprob.into()))
+        .map(|entry| (text(entry), entry.logprob.into()))
         .collect();
     json!({
-        "token": text(id),
-        "logprob": logprobs.chosen,
+        "token": text(&logprobs.chosen),
+        "logprob": logprobs.chosen.logprob,
         "top": top,
         "offset": offset,
     })

@@ -1,30 +1,28 @@
-//! The body of `POST /v1/chat/completions`: a conversation.
+//! The body of `POST /v1/chat/completions`: a conversation, turned into a prompt by the model's chat
+//! template.
 
-use alloc::{
-    format,
-    string::{String, ToString},
-    vec::Vec,
-};
+use alloc::{borrow::Cow, format, string::String, vec::Vec};
 
-use serde_json::Value;
+use engine::chat::{Message, Thinking, ToolCall, template};
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
 
 use super::{ApiError, fields::Fields};
-use crate::inference::{Conversation, Message, Role, ToolCall};
 
-/// Reads `messages`, `tools` and what steers the chat template.
-pub(super) fn read_conversation(fields: &Fields<'_>) -> Result<Conversation, ApiError> {
+/// Reads `messages`, `tools` and what steers the chat template, and applies it. `body` is the text
+/// `fields` were parsed from.
+pub(super) fn read_prompt(fields: &Fields<'_>, body: &[u8]) -> Result<String, ApiError> {
     let messages = fields.array("messages")?.unwrap_or_default();
     if messages.is_empty() {
         return Err(fields.mismatch("messages", "an array with at least one message"));
     }
-    let messages = messages.iter().enumerate();
-    Ok(Conversation {
-        messages: messages
-            .map(|(index, value)| read_message(value, index))
-            .collect::<Result<_, _>>()?,
-        tools: read_tools(fields)?,
-        thinking: read_thinking(fields)?,
-    })
+    let turns = messages.iter().enumerate();
+    let turns: Vec<_> = turns
+        .map(|(index, value)| Turn::read(value, index))
+        .collect::<Result<_, _>>()?;
+    let messages: Vec<_> = turns.iter().map(Turn::message).collect();
+    let tools = read_tools(fields, body)?;
+    Ok(template(&messages, read_thinking(fields)?, &tools))
 }
 
 /// The number of alternatives to report per token, if log-probabilities are wanted.
@@ -40,37 +38,72 @@ pub(super) fn read_logprobs(fields: &Fields<'_>) -> Result<Option<usize>, ApiErr
     Ok(wanted.then(|| top.unwrap_or(0)))
 }
 
-fn read_message(value: &Value, index: usize) -> Result<Message, ApiError> {
-    let fields = Fields::nested(value, format!("messages[{index}]"))?;
-    let role = match fields.text("role")? {
-        Some("system" | "developer") => Role::System,
-        Some("user") => Role::User,
-        Some("assistant") => Role::Assistant,
-        Some("tool") => Role::Tool,
-        _ => {
-            return Err(fields.mismatch("role", "system, developer, user, assistant or tool"));
+/// Who speaks. The newer dialect of the API says `developer` for `system`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    System,
+    User,
+    Assistant,
+    Tool,
+}
+
+/// One message of the conversation.
+struct Turn<'a> {
+    role: Role,
+    content: Cow<'a, str>,
+    reasoning: Option<&'a str>,
+    tool_calls: Vec<ToolCall<'a>>,
+}
+
+impl<'a> Turn<'a> {
+    fn read(value: &'a Value, index: usize) -> Result<Self, ApiError> {
+        let fields = Fields::nested(value, format!("messages[{index}]"))?;
+        let role = match fields.text("role")? {
+            Some("system" | "developer") => Role::System,
+            Some("user") => Role::User,
+            Some("assistant") => Role::Assistant,
+            Some("tool") => Role::Tool,
+            _ => {
+                return Err(fields.mismatch("role", "system, developer, user, assistant or tool"));
+            }
+        };
+        let (reasoning, tool_calls) = match role {
+            Role::Assistant => (fields.text("reasoning_content")?, read_tool_calls(&fields)?),
+            _ => (None, Vec::new()),
+        };
+        let content = read_content(&fields)?;
+        if content.is_none() && tool_calls.is_empty() {
+            return Err(fields.mismatch("content", "a string or an array of text parts"));
         }
-    };
-    let tool_calls = match role {
-        Role::Assistant => read_tool_calls(&fields)?,
-        _ => Vec::new(),
-    };
-    let content = read_content(&fields)?;
-    if content.is_none() && tool_calls.is_empty() {
-        return Err(fields.mismatch("content", "a string or an array of text parts"));
+        Ok(Self {
+            role,
+            content: content.unwrap_or_default(),
+            reasoning,
+            tool_calls,
+        })
     }
-    Ok(Message {
-        role,
-        content: content.unwrap_or_default(),
-        tool_calls,
-    })
+
+    /// The message as the template wants it.
+    fn message(&self) -> Message<'_> {
+        let content = self.content.as_ref();
+        match self.role {
+            Role::System => Message::System(content),
+            Role::User => Message::User(content),
+            Role::Tool => Message::Tool(content),
+            Role::Assistant => Message::Assistant {
+                content,
+                reasoning: self.reasoning,
+                tool_calls: self.tool_calls.clone(),
+            },
+        }
+    }
 }
 
 /// `content`: a string, or parts that are all text and are put together as they stand.
-fn read_content(fields: &Fields<'_>) -> Result<Option<String>, ApiError> {
+fn read_content<'a>(fields: &Fields<'a>) -> Result<Option<Cow<'a, str>>, ApiError> {
     let parts = match fields.get("content") {
         None => return Ok(None),
-        Some(Value::String(text)) => return Ok(Some(text.clone())),
+        Some(Value::String(text)) => return Ok(Some(Cow::Borrowed(text))),
         Some(Value::Array(parts)) => parts,
         Some(_) => return Err(fields.mismatch("content", "a string or an array of text parts")),
     };
@@ -88,10 +121,10 @@ fn read_content(fields: &Fields<'_>) -> Result<Option<String>, ApiError> {
             None => return Err(part.mismatch("text", "a string")),
         }
     }
-    Ok(Some(content))
+    Ok(Some(Cow::Owned(content)))
 }
 
-fn read_tool_calls(fields: &Fields<'_>) -> Result<Vec<ToolCall>, ApiError> {
+fn read_tool_calls<'a>(fields: &Fields<'a>) -> Result<Vec<ToolCall<'a>>, ApiError> {
     let calls = fields.array("tool_calls")?.unwrap_or_default();
     let calls = calls.iter().enumerate().map(|(index, call)| {
         let call = Fields::nested(call, fields.name(&format!("tool_calls[{index}]")))?;
@@ -99,10 +132,7 @@ fn read_tool_calls(fields: &Fields<'_>) -> Result<Vec<ToolCall>, ApiError> {
             return Err(call.mismatch("function", "an object"));
         };
         match (function.text("name")?, function.text("arguments")?) {
-            (Some(name), Some(arguments)) => Ok(ToolCall {
-                name: name.into(),
-                arguments: arguments.into(),
-            }),
+            (Some(name), Some(arguments)) => Ok(ToolCall { name, arguments }),
             (None, _) => Err(function.mismatch("name", "a string")),
             (_, None) => Err(function.mismatch("arguments", "a string of JSON")),
         }
@@ -110,9 +140,9 @@ fn read_tool_calls(fields: &Fields<'_>) -> Result<Vec<ToolCall>, ApiError> {
     calls.collect()
 }
 
-/// `tools` go into the prompt as they are; `tool_choice` "none" leaves them out. The model cannot be
-/// made to call a tool, so the other choices are refused.
-fn read_tools(fields: &Fields<'_>) -> Result<Vec<String>, ApiError> {
+/// `tools` go into the prompt as the client wrote them; `tool_choice` "none" leaves them out. The model
+/// cannot be made to call a tool, so the other choices are refused.
+fn read_tools<'a>(fields: &Fields<'_>, body: &'a [u8]) -> Result<Vec<&'a str>, ApiError> {
     for name in ["functions", "function_call"] {
         if fields.get(name).is_some() {
             return Err(ApiError::unsupported(name, "use `tools` instead"));
@@ -120,17 +150,7 @@ fn read_tools(fields: &Fields<'_>) -> Result<Vec<String>, ApiError> {
     }
     let tools = fields.array("tools")?.unwrap_or_default();
     for (index, tool) in tools.iter().enumerate() {
-        let tool = Fields::nested(tool, format!("tools[{index}]"))?;
-        let function = match tool.text("type")? {
-            Some("function") => tool.object("function")?,
-            _ => return Err(tool.mismatch("type", "`function`")),
-        };
-        let Some(function) = function else {
-            return Err(tool.mismatch("function", "an object"));
-        };
-        if function.text("name")?.is_none() {
-            return Err(function.mismatch("name", "a string"));
-        }
+        check_tool(&Fields::nested(tool, format!("tools[{index}]"))?)?;
     }
     match fields.get("tool_choice") {
         None => {}
@@ -143,14 +163,45 @@ fn read_tools(fields: &Fields<'_>) -> Result<Vec<String>, ApiError> {
             ));
         }
     }
-    Ok(tools.iter().map(Value::to_string).collect())
+    if tools.is_empty() {
+        return Ok(Vec::new());
+    }
+    raw_tools(body)
 }
 
-fn read_thinking(fields: &Fields<'_>) -> Result<bool, ApiError> {
+fn check_tool(tool: &Fields<'_>) -> Result<(), ApiError> {
+    if tool.text("type")? != Some("function") {
+        return Err(tool.mismatch("type", "`function`"));
+    }
+    let Some(function) = tool.object("function")? else {
+        return Err(tool.mismatch("function", "an object"));
+    };
+    match function.text("name")? {
+        Some(_) => Ok(()),
+        None => Err(function.mismatch("name", "a string")),
+    }
+}
+
+/// The tools' own text. Parsed values would have lost the order of their members, and the model was
+/// trained on definitions in the order people write them.
+fn raw_tools(body: &[u8]) -> Result<Vec<&str>, ApiError> {
+    #[derive(Deserialize)]
+    struct Tools<'a> {
+        #[serde(borrow)]
+        tools: Vec<&'a RawValue>,
+    }
+    let Tools { tools } = serde_json::from_slice(body).map_err(ApiError::not_json)?;
+    Ok(tools.into_iter().map(RawValue::get).collect())
+}
+
+fn read_thinking(fields: &Fields<'_>) -> Result<Thinking, ApiError> {
     let options = fields.object("chat_template_kwargs")?;
     let thinking = match options {
         Some(options) => options.boolean("enable_thinking")?,
         None => None,
     };
-    Ok(thinking.unwrap_or(true))
+    Ok(match thinking {
+        Some(false) => Thinking::Disabled,
+        _ => Thinking::Enabled,
+    })
 }

@@ -4,13 +4,13 @@ use alloc::vec::Vec;
 
 use serde_json::Value;
 
-use super::{ApiError, fields::Fields, parameters::in_vocabulary};
-use crate::inference::Inference;
+use super::{ApiError, fields::Fields, parameters::token_id};
+use crate::Inference;
 
 /// Reads `prompt`: a string, an array of token ids, or an array holding just one of either.
 pub(super) fn read_prompt(
     fields: &Fields<'_>,
-    engine: &dyn Inference,
+    engine: &impl Inference,
 ) -> Result<Vec<u32>, ApiError> {
     refuse_unsupported(fields)?;
     let mismatch = || fields.mismatch("prompt", "a string or an array of token ids");
@@ -29,10 +29,9 @@ pub(super) fn read_prompt(
     let tokens = match prompt {
         Value::String(text) => engine.encode(text),
         Value::Array(ids) => {
-            let facts = engine.facts();
             let ids = ids.iter().map(|id| {
-                let id = id.as_u64().and_then(|id| u32::try_from(id).ok());
-                id.filter(|&id| in_vocabulary(id, facts))
+                let id = usize::try_from(id.as_u64()?).ok()?;
+                token_id(id, engine.vocabulary_size())
             });
             ids.collect::<Option<Vec<_>>>().ok_or_else(|| {
                 fields.mismatch("prompt", "an array of token ids of the vocabulary")

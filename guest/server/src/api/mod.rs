@@ -10,8 +10,14 @@ pub(crate) mod health;
 mod models;
 mod parameters;
 
-use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
+use alloc::{
+    boxed::Box,
+    string::{String, ToString},
+    sync::Arc,
+    vec::Vec,
+};
 
+use engine::SubmitError;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::Serialize;
 use serde_json::Value;
@@ -20,11 +26,10 @@ pub(crate) use answer::Answer;
 pub(crate) use error::ApiError;
 
 use crate::{
-    Health, Platform, WallClock,
+    Health, Inference, Platform, WallClock,
     http::{Method, Request, Response},
-    inference::{Generation, Inference, SubmitError},
 };
-use answer::Kind;
+use answer::{Heading, Kind};
 use fields::Fields;
 use parameters::Parameters;
 
@@ -32,36 +37,31 @@ use parameters::Parameters;
 const COMPLETION_TOKENS: usize = 16;
 
 /// What all connections share.
-pub(crate) struct Service {
+pub(crate) struct Service<I> {
     pub(crate) health: Health,
     pub(crate) platform: Platform,
     pub(crate) clock: Arc<dyn WallClock>,
     pub(crate) rng: SystemRandom,
     /// The engine, once there is one, and the UNIX time at which it came.
-    pub(crate) model: Option<(Box<dyn Inference>, u64)>,
+    pub(crate) model: Option<(I, u64)>,
     /// The configured model name, which goes before the model's own.
     pub(crate) configured_name: Option<String>,
-    /// Sequences that may wait for the engine.
-    pub(crate) queue: usize,
     /// Tokens a chat answer gets when the request does not say.
     pub(crate) answer_tokens: usize,
 }
 
 /// How a request is answered.
-pub(crate) enum Reply {
+pub(crate) enum Reply<Sequence> {
     /// At once.
     Whole(Response),
     /// As the engine goes along.
-    Growing(Box<Answer>),
+    Growing(Box<Answer<Sequence>>),
 }
 
-impl Service {
+impl<I: Inference> Service<I> {
     /// The name of the model served, once it is known.
     fn model_name(&self) -> Option<&str> {
-        let own = self
-            .model
-            .as_ref()
-            .map(|(engine, _)| engine.facts().name.as_str());
+        let own = self.model.as_ref().map(|(engine, _)| engine.name());
         self.configured_name.as_deref().or(own)
     }
 
@@ -69,7 +69,7 @@ impl Service {
     ///
     /// # Errors
     /// An [`ApiError`] that says what to change.
-    pub(crate) fn answer(&mut self, request: &Request) -> Result<Reply, ApiError> {
+    pub(crate) fn answer(&mut self, request: &Request) -> Result<Reply<I::Sequence>, ApiError> {
         let path = request.path.as_str();
         match path {
             "/health" => {
@@ -103,7 +103,7 @@ impl Service {
     fn served_model(&self) -> Result<(&str, usize, u64), ApiError> {
         match (&self.health, &self.model, self.model_name()) {
             (Health::Ready { .. }, Some((engine, created)), Some(name)) => {
-                Ok((name, engine.facts().context, *created))
+                Ok((name, engine.context(), *created))
             }
             (Health::Failed { reason }, ..) => Err(ApiError::failed(reason)),
             _ => Err(ApiError::not_ready()),
@@ -111,7 +111,7 @@ impl Service {
     }
 
     /// Checks a generation request from end to end and hands it to the engine.
-    fn generate(&mut self, request: &Request, kind: Kind) -> Result<Reply, ApiError> {
+    fn generate(&mut self, request: &Request, kind: Kind) -> Result<Reply<I::Sequence>, ApiError> {
         if request.method != Method::Post {
             return Err(ApiError::method("POST"));
         }
@@ -137,58 +137,49 @@ impl Service {
         let Some((engine, _)) = &mut self.model else {
             return Err(ApiError::not_ready());
         };
-        let parameters = Parameters::read(&fields, engine.facts(), seed)?;
-        let (prompt, logprobs, parameter, default_tokens) = match kind {
+        let mut parameters = Parameters::read(&fields, engine.vocabulary_size(), seed)?;
+        let (prompt, parameter, default_tokens) = match kind {
             Kind::Chat => {
-                let conversation = chat::read_conversation(&fields)?;
-                let logprobs = chat::read_logprobs(&fields)?;
-                let prompt = engine.encode_chat(&conversation);
-                (prompt, logprobs, "messages", self.answer_tokens)
+                parameters.sampling.logprobs = chat::read_logprobs(&fields)?;
+                let prompt = chat::read_prompt(&fields, &request.body)?;
+                (engine.encode(&prompt), "messages", self.answer_tokens)
             }
             Kind::Completion => {
-                let logprobs = completions::read_logprobs(&fields)?;
-                let prompt = completions::read_prompt(&fields, engine.as_ref())?;
-                (prompt, logprobs, "prompt", COMPLETION_TOKENS)
+                parameters.sampling.logprobs = completions::read_logprobs(&fields)?;
+                let prompt = completions::read_prompt(&fields, engine)?;
+                (prompt, "prompt", COMPLETION_TOKENS)
             }
         };
-        let room = context.saturating_sub(prompt.len());
-        let max_tokens = parameters.max_tokens.unwrap_or(default_tokens.min(room));
-        if max_tokens > room || room == 0 {
-            let answer = max_tokens.max(1);
-            return Err(ApiError::context_length(
-                parameter,
-                context,
-                prompt.len(),
-                answer,
-            ));
-        }
-        if engine.queued() >= self.queue {
-            return Err(ApiError::busy());
-        }
         let prompt_tokens = prompt.len();
-        let sequence = engine.submit(Generation {
+        let room = context.saturating_sub(prompt_tokens);
+        let max_tokens = parameters.max_tokens.unwrap_or(default_tokens.min(room));
+        let too_long =
+            || ApiError::context_length(parameter, context, prompt_tokens, max_tokens.max(1));
+        if max_tokens > room || room == 0 {
+            return Err(too_long());
+        }
+        let sequence = engine.submit(engine::Request {
             prompt,
             max_tokens,
             sampling: parameters.sampling,
-            stop: parameters.stop,
-            logprobs,
+            ignore_end: false,
         });
         let sequence = sequence.map_err(|error| match error {
             SubmitError::QueueFull => ApiError::busy(),
-            SubmitError::Refused(reason) => ApiError::invalid(parameter, reason),
+            SubmitError::PromptTooLong { .. } => too_long(),
+            SubmitError::Invalid(name) => ApiError::invalid(name, error.to_string()),
+            SubmitError::EmptyPrompt | SubmitError::UnknownToken(_) => {
+                ApiError::invalid(parameter, error.to_string())
+            }
         })?;
         let created = self.clock.unix_time().as_secs();
-        Ok(Reply::Growing(Box::new(Answer::new(
-            kind,
-            sequence,
-            parameters.delivery,
-            answer::Heading {
-                id,
-                created,
-                model: name,
-            },
-            prompt_tokens,
-        ))))
+        let heading = Heading {
+            id,
+            created,
+            model: name,
+        };
+        let answer = Answer::new(kind, sequence, parameters.delivery, heading);
+        Ok(Reply::Growing(Box::new(answer)))
     }
 }
 

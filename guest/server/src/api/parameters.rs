@@ -7,10 +7,10 @@
 
 use alloc::{string::String, vec::Vec};
 
+use engine::Sampling;
 use serde_json::Value;
 
 use super::{ApiError, fields::Fields};
-use crate::inference::{ModelFacts, Sampling};
 
 /// Stop strings in one request, and bytes in each.
 const MAX_STOPS: usize = 16;
@@ -22,7 +22,6 @@ const MAX_BIASES: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Parameters {
     pub(super) sampling: Sampling,
-    pub(super) stop: Vec<String>,
     pub(super) max_tokens: Option<usize>,
     pub(super) delivery: Delivery,
 }
@@ -39,10 +38,11 @@ pub(super) struct Delivery {
 }
 
 impl Parameters {
-    /// Reads the shared parameters. `random_seed` is used when the client gives none.
+    /// Reads the shared parameters; those for log-probabilities are not among them. `random_seed` is
+    /// used when the client gives none.
     pub(super) fn read(
         fields: &Fields<'_>,
-        facts: &ModelFacts,
+        vocabulary_size: usize,
         random_seed: u64,
     ) -> Result<Self, ApiError> {
         refuse_unsupported(fields)?;
@@ -61,10 +61,11 @@ impl Parameters {
                 frequency_penalty: fields
                     .number("frequency_penalty", -2.0..=2.0)?
                     .unwrap_or(0.0),
-                logit_bias: logit_bias(fields, facts)?,
+                logit_bias: logit_bias(fields, vocabulary_size)?,
                 seed: seed(fields)?.unwrap_or(random_seed),
+                stop: stop(fields)?,
+                logprobs: None,
             },
-            stop: stop(fields)?,
             max_tokens: max_tokens(fields)?,
             delivery: delivery(fields)?,
         })
@@ -143,14 +144,15 @@ fn stop(fields: &Fields<'_>) -> Result<Vec<String>, ApiError> {
     texts.collect()
 }
 
-fn logit_bias(fields: &Fields<'_>, facts: &ModelFacts) -> Result<Vec<(u32, f32)>, ApiError> {
+fn logit_bias(fields: &Fields<'_>, vocabulary_size: usize) -> Result<Vec<(u32, f32)>, ApiError> {
     let Some(biases) = fields.object("logit_bias")? else {
         return Ok(Vec::new());
     };
     let expected = "at most 1024 token ids of the vocabulary with numbers from -100 to 100";
     let mismatch = || fields.mismatch("logit_bias", expected);
     let entries = biases.members().map(|(name, value)| {
-        let id = name.parse().ok().filter(|&id| in_vocabulary(id, facts));
+        let id = name.parse().ok();
+        let id = id.and_then(|id| token_id(id, vocabulary_size));
         let bias = value.as_f64().filter(|bias| bias.abs() <= 100.0);
         id.zip(bias.map(|bias| bias as f32)).ok_or_else(mismatch)
     });
@@ -181,7 +183,9 @@ fn delivery(fields: &Fields<'_>) -> Result<Delivery, ApiError> {
     })
 }
 
-/// Whether a token id exists.
-pub(super) fn in_vocabulary(id: u32, facts: &ModelFacts) -> bool {
-    usize::try_from(id).is_ok_and(|id| id < facts.vocabulary)
+/// A number as a token id, if there is such a token.
+pub(super) fn token_id(number: usize, vocabulary_size: usize) -> Option<u32> {
+    u32::try_from(number)
+        .ok()
+        .filter(|_| number < vocabulary_size)
 }

@@ -1,5 +1,5 @@
-//! An engine whose every answer is known: tokens are bytes, and the answer to a prompt is the prompt
-//! backwards.
+//! An engine whose every answer is known: tokens are bytes, and the answer is the prompt backwards, or,
+//! in a conversation, what its last user said.
 
 use std::{
     collections::BTreeMap,
@@ -7,22 +7,19 @@ use std::{
     time::Duration,
 };
 
-use server::inference::{
-    Conversation, Event, FinishReason, Generation, Inference, ModelFacts, Role, SequenceId,
-    SubmitError, TokenLogprobs,
-};
+use engine::{Event, FinishReason, Logprob, Request, SubmitError, TokenLogprobs, Usage};
+use server::Inference;
 
 /// How the engine behaves.
 #[derive(Clone, Debug)]
 pub struct Script {
     /// How long a step takes.
     pub step: Duration,
-    /// Sequences that run at a time; more are queued.
-    pub running: usize,
     /// Sequences taken on at all.
     pub capacity: usize,
     /// Answers go on until they reach their token limit.
     pub endless: bool,
+    /// Longest sequence, in tokens.
     pub context: usize,
 }
 
@@ -30,10 +27,9 @@ impl Default for Script {
     fn default() -> Self {
         Self {
             step: Duration::ZERO,
-            running: 8,
             capacity: 1000,
             endless: false,
-            context: 512,
+            context: 1024,
         }
     }
 }
@@ -44,31 +40,25 @@ pub struct Watch(Arc<Mutex<Seen>>);
 
 #[derive(Default)]
 struct Seen {
-    generations: Vec<Generation>,
-    conversations: Vec<Conversation>,
+    requests: Vec<Request>,
     live: usize,
     cancelled: usize,
 }
 
 impl Watch {
-    pub fn last_generation(&self) -> Generation {
+    pub fn last_request(&self) -> Request {
         self.0
             .lock()
             .unwrap()
-            .generations
+            .requests
             .last()
-            .expect("a generation")
+            .expect("a request")
             .clone()
     }
 
-    pub fn last_conversation(&self) -> Conversation {
-        self.0
-            .lock()
-            .unwrap()
-            .conversations
-            .last()
-            .expect("a conversation")
-            .clone()
+    /// The prompt of the last request, as text.
+    pub fn last_prompt(&self) -> String {
+        text_of(&self.last_request().prompt)
     }
 
     pub fn live(&self) -> usize {
@@ -80,15 +70,34 @@ impl Watch {
     }
 }
 
+fn text_of(tokens: &[u32]) -> String {
+    let bytes = tokens
+        .iter()
+        .map(|&token| u8::try_from(token).expect("a byte"))
+        .collect();
+    String::from_utf8(bytes).expect("text")
+}
+
+/// All tokens, in order.
+static BYTES: [u8; 256] = {
+    let mut bytes = [0; 256];
+    let mut index = 0;
+    while index < 256 {
+        bytes[index] = index as u8;
+        index += 1;
+    }
+    bytes
+};
+
 struct Sequence {
-    generation: Generation,
+    request: Request,
+    answer: Vec<u32>,
     produced: usize,
     events: Vec<Event>,
     over: bool,
 }
 
 pub struct Engine {
-    facts: ModelFacts,
     script: Script,
     watch: Watch,
     sequences: BTreeMap<u64, Sequence>,
@@ -97,13 +106,7 @@ pub struct Engine {
 
 impl Engine {
     pub fn new(script: Script, watch: Watch) -> Self {
-        let facts = ModelFacts {
-            name: "Tiny Qwen3".into(),
-            context: script.context,
-            vocabulary: 256,
-        };
         Self {
-            facts,
             script,
             watch,
             sequences: BTreeMap::new(),
@@ -124,106 +127,109 @@ impl Engine {
 }
 
 impl Sequence {
+    fn new(request: Request) -> Self {
+        let last_said = text_of_said(&request.prompt);
+        let mut answer = last_said.unwrap_or_else(|| request.prompt.clone());
+        answer.reverse();
+        Self {
+            request,
+            answer,
+            produced: 0,
+            events: Vec::new(),
+            over: false,
+        }
+    }
+
     fn step(&mut self, endless: bool) {
-        let prompt = &self.generation.prompt;
-        let finished = |reason| Event::Finished {
-            reason,
-            text: String::new(),
-        };
-        if prompt.starts_with(b"fail".map(u32::from).as_slice()) {
-            self.events.push(finished(FinishReason::Failed));
-            self.over = true;
-            return;
+        let over = self.produced == self.answer.len() && !endless;
+        if !over {
+            let id = self.answer[self.produced % self.answer.len()];
+            let entry = |token: u32, logprob| Logprob { token, logprob };
+            self.events.push(Event::Token {
+                id,
+                text: char::from(BYTES[id as usize]).into(),
+                logprobs: self.request.sampling.logprobs.map(|count| TokenLogprobs {
+                    chosen: entry(id, -0.5),
+                    top: (0..count)
+                        .map(|n| entry(97 + n as u32, -1.0 - n as f32))
+                        .collect(),
+                }),
+            });
+            self.produced += 1;
         }
-        let position = self.produced % prompt.len();
-        if self.produced == prompt.len() && !endless {
-            self.events.push(finished(FinishReason::Stop));
+        let full = self.produced == self.request.max_tokens;
+        if over || full {
             self.over = true;
-            return;
-        }
-        let id = prompt[prompt.len() - 1 - position];
-        let byte = u8::try_from(id).expect("a byte");
-        self.events.push(Event::Token {
-            id,
-            text: char::from(byte).into(),
-            logprobs: self.generation.logprobs.map(|count| TokenLogprobs {
-                chosen: -0.5,
-                top: (0..count)
-                    .map(|n| (b'a' as u32 + n as u32, -1.0 - n as f32))
-                    .collect(),
-            }),
-        });
-        self.produced += 1;
-        if self.produced == self.generation.max_tokens {
-            self.events.push(finished(FinishReason::Length));
-            self.over = true;
+            self.events.push(Event::Finished {
+                reason: if over {
+                    FinishReason::Stop
+                } else {
+                    FinishReason::Length
+                },
+                usage: Usage {
+                    prompt_tokens: self.request.prompt.len(),
+                    completion_tokens: self.produced,
+                },
+            });
         }
     }
 }
 
+/// What the last user said, if the prompt is a conversation.
+fn text_of_said(prompt: &[u32]) -> Option<Vec<u32>> {
+    let bytes: Option<Vec<_>> = prompt
+        .iter()
+        .map(|&token| u8::try_from(token).ok())
+        .collect();
+    let text = String::from_utf8(bytes?).ok()?;
+    let (_, said) = text.rsplit_once("<|im_start|>user\n")?;
+    let (said, _) = said.split_once("<|im_end|>")?;
+    Some(said.bytes().map(u32::from).collect())
+}
+
 impl Inference for Engine {
-    fn facts(&self) -> &ModelFacts {
-        &self.facts
+    type Sequence = u64;
+
+    fn name(&self) -> &str {
+        "Tiny Qwen3"
+    }
+
+    fn context(&self) -> usize {
+        self.script.context
+    }
+
+    fn vocabulary_size(&self) -> usize {
+        256
     }
 
     fn encode(&self, text: &str) -> Vec<u32> {
         text.bytes().map(u32::from).collect()
     }
 
-    fn encode_chat(&self, conversation: &Conversation) -> Vec<u32> {
-        self.watch
-            .0
-            .lock()
-            .unwrap()
-            .conversations
-            .push(conversation.clone());
-        let spoken = conversation
-            .messages
-            .iter()
-            .filter(|message| message.role != Role::System);
-        spoken
-            .flat_map(|message| self.encode(&message.content))
-            .collect()
+    fn token_bytes(&self, token: u32) -> &[u8] {
+        let token = token as usize;
+        BYTES.get(token..=token).unwrap_or_default()
     }
 
-    fn token_bytes(&self, id: u32) -> Vec<u8> {
-        vec![u8::try_from(id).expect("a byte")]
-    }
-
-    fn queued(&self) -> usize {
-        self.unfinished().saturating_sub(self.script.running)
-    }
-
-    fn submit(&mut self, generation: Generation) -> Result<SequenceId, SubmitError> {
+    fn submit(&mut self, request: Request) -> Result<u64, SubmitError> {
         if self.unfinished() >= self.script.capacity {
             return Err(SubmitError::QueueFull);
         }
-        self.watch
-            .0
-            .lock()
-            .unwrap()
-            .generations
-            .push(generation.clone());
+        self.watch.0.lock().unwrap().requests.push(request.clone());
         self.next += 1;
-        let sequence = Sequence {
-            generation,
-            produced: 0,
-            events: Vec::new(),
-            over: false,
-        };
-        self.sequences.insert(self.next, sequence);
+        self.sequences.insert(self.next, Sequence::new(request));
         self.report();
-        Ok(SequenceId(self.next))
+        Ok(self.next)
     }
 
     fn step(&mut self) -> bool {
-        let (running, endless) = (self.script.running, self.script.endless);
-        let live = self
+        let endless = self.script.endless;
+        let mut stepped = false;
+        for sequence in self
             .sequences
             .values_mut()
-            .filter(|sequence| !sequence.over);
-        let mut stepped = false;
-        for sequence in live.take(running) {
+            .filter(|sequence| !sequence.over)
+        {
             sequence.step(endless);
             stepped = true;
         }
@@ -233,21 +239,22 @@ impl Inference for Engine {
         stepped
     }
 
-    fn take_events(&mut self, sequence: SequenceId) -> Vec<Event> {
-        let Some(found) = self.sequences.get_mut(&sequence.0) else {
-            panic!("events of a sequence that does not exist");
-        };
+    fn take_events(&mut self, sequence: u64) -> Vec<Event> {
+        let found = self
+            .sequences
+            .get_mut(&sequence)
+            .expect("a sequence that exists");
         let events = std::mem::take(&mut found.events);
         if found.over {
-            self.sequences.remove(&sequence.0);
+            self.sequences.remove(&sequence);
             self.report();
         }
         events
     }
 
-    fn cancel(&mut self, sequence: SequenceId) {
+    fn cancel(&mut self, sequence: u64) {
         assert!(
-            self.sequences.remove(&sequence.0).is_some(),
+            self.sequences.remove(&sequence).is_some(),
             "cancelled twice"
         );
         self.watch.0.lock().unwrap().cancelled += 1;

@@ -79,7 +79,7 @@ impl Running {
                 };
                 let mut server = Server::new(&config, identity, platform, clock).expect("a server");
                 if let Some(script) = script {
-                    server.install(Box::new(engine::Engine::new(script, watch)));
+                    server.install(engine::Engine::new(script, watch));
                     server.set_health(Health::Ready { boot_ms: 7 });
                 }
                 let start = Instant::now();
