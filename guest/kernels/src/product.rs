@@ -27,8 +27,8 @@ pub(crate) trait GroupDot {
     /// Each result is a function of `row` and its own token, whatever `G` is.
     ///
     /// # Safety
-    /// Row and tokens hold `n` elements in the formats of the implementation, whose instructions this processor has.
-    unsafe fn dots<const G: usize>(n: usize, row: &[u8], tokens: [&[u8]; G]) -> [f32; G];
+    /// Row and tokens hold equally many elements in the formats of the implementation, whose instructions this processor has.
+    unsafe fn dots<const G: usize>(row: &[u8], tokens: [&[u8]; G]) -> [f32; G];
 }
 
 /// Up to sixteen rows and tokens, and their results: `results[token][row]`.
@@ -64,21 +64,20 @@ impl Product<'_> {
     /// The product's formats are those of `D`, whose instructions this processor has.
     #[inline(always)]
     pub unsafe fn each_group<D: GroupDot>(self) {
-        let n = self.n;
         self.each_tile(|mut tile| {
             let mut next = 0;
             // SAFETY: the caller's promise; the lengths are the product's.
             unsafe {
                 if D::GROUP >= 8 {
-                    next = tile.groups::<D, 8>(n, next);
+                    next = tile.groups::<D, 8>(next);
                 }
                 if D::GROUP >= 4 {
-                    next = tile.groups::<D, 4>(n, next);
+                    next = tile.groups::<D, 4>(next);
                 }
                 if D::GROUP >= 2 {
-                    next = tile.groups::<D, 2>(n, next);
+                    next = tile.groups::<D, 2>(next);
                 }
-                tile.groups::<D, 1>(n, next);
+                tile.groups::<D, 1>(next);
             }
         });
     }
@@ -114,14 +113,14 @@ impl Tile<'_> {
     /// # Safety
     /// As of [`GroupDot::dots`].
     #[inline(always)]
-    unsafe fn groups<D: GroupDot, const G: usize>(&mut self, n: usize, mut next: usize) -> usize {
+    unsafe fn groups<D: GroupDot, const G: usize>(&mut self, mut next: usize) -> usize {
         let size = self.token_bytes;
         while let Some(tokens) = self.tokens.get(next * size..(next + G) * size) {
             let group = core::array::from_fn(|i| &tokens[i * size..][..size]);
             let rows = self.rows.chunks_exact(self.row_bytes);
             for (column, row) in rows.enumerate() {
                 // SAFETY: the caller's promise.
-                let results = unsafe { D::dots::<G>(n, row, group) };
+                let results = unsafe { D::dots::<G>(row, group) };
                 for (to, result) in self.results[next..].iter_mut().zip(results) {
                     to[column] = result;
                 }

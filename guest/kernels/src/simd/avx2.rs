@@ -10,16 +10,16 @@ use core::marker::PhantomData;
 
 use super::{leaf, padded};
 use crate::formats::{BLOCK, Format};
-use crate::half;
+use crate::half::f32_to_f16 as round_to_f16;
 use crate::isa::Isa;
 use crate::product::{GroupDot, Product};
 
 table!(
     Isa::Avx2,
-    #[target_feature(enable = "avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe")]
+    #[target_feature(enable = "avx2,f16c,fma")]
 );
 
-#[target_feature(enable = "avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe")]
+#[target_feature(enable = "avx2,f16c,fma")]
 fn rows(format: Format, product: Product<'_>) {
     match format {
         // SAFETY: the formats are named; this function may only run where their instructions exist.
@@ -37,7 +37,7 @@ fn rows(format: Format, product: Product<'_>) {
     }
 }
 
-#[target_feature(enable = "avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe")]
+#[target_feature(enable = "avx2,f16c,fma")]
 fn weighted_sum(format: Format, factors: &[f32], rows: &[u8], out: &mut [f32]) {
     match format {
         Format::F32 => accumulate::<F32>(factors, rows, out),
@@ -48,7 +48,7 @@ fn weighted_sum(format: Format, factors: &[f32], rows: &[u8], out: &mut [f32]) {
     }
 }
 
-#[target_feature(enable = "avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe")]
+#[target_feature(enable = "avx2,f16c,fma")]
 fn f32_to_f16(x: &[f32], out: &mut [u8]) {
     let (groups, rest) = x.as_chunks::<8>();
     let (packed, rest_out) = out.as_chunks_mut::<16>();
@@ -61,7 +61,7 @@ fn f32_to_f16(x: &[f32], out: &mut [u8]) {
         }
     }
     for (bytes, value) in rest_out.as_chunks_mut().0.iter_mut().zip(rest) {
-        *bytes = half::f32_to_f16(*value).to_le_bytes();
+        *bytes = round_to_f16(*value).to_le_bytes();
     }
 }
 
@@ -72,10 +72,11 @@ impl<W: Lanes> GroupDot for FloatDot<W> {
     // Two tokens at once: eight accumulators, half of the registers.
     const GROUP: usize = 2;
 
-    #[target_feature(enable = "avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe")]
+    #[target_feature(enable = "avx2,f16c,fma")]
     #[inline]
-    unsafe fn dots<const G: usize>(n: usize, row: &[u8], tokens: [&[u8]; G]) -> [f32; G] {
+    unsafe fn dots<const G: usize>(row: &[u8], tokens: [&[u8]; G]) -> [f32; G] {
         let mut sums = [[_mm256_setzero_ps(); 4]; G];
+        let n = tokens.first().map_or(0, |token| token.len() / 4);
         let whole = n / BLOCK;
         for block in 0..whole {
             // SAFETY: block is below n / 32 of either.
@@ -102,7 +103,7 @@ impl<W: Lanes> GroupDot for FloatDot<W> {
 }
 
 /// `out += factors[i] * rows[i]`, 32 columns at a time.
-#[target_feature(enable = "avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe")]
+#[target_feature(enable = "avx2,f16c,fma")]
 fn accumulate<V: Lanes>(factors: &[f32], rows: &[u8], out: &mut [f32]) {
     let rows = rows.chunks_exact(rows.len() / factors.len());
     let (blocks, rest) = out.as_chunks_mut::<BLOCK>();
@@ -134,13 +135,13 @@ fn accumulate<V: Lanes>(factors: &[f32], rows: &[u8], out: &mut [f32]) {
     }
 }
 
-#[target_feature(enable = "avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe")]
+#[target_feature(enable = "avx2,f16c,fma")]
 #[inline]
 fn multiply_add(a: [__m256; 4], b: [__m256; 4], sums: [__m256; 4]) -> [__m256; 4] {
     core::array::from_fn(|i| _mm256_fmadd_ps(a[i], b[i], sums[i]))
 }
 
-#[target_feature(enable = "avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe")]
+#[target_feature(enable = "avx2,f16c,fma")]
 #[inline]
 fn add_lanes(sums: [__m256; 4]) -> f32 {
     let sum16 = [
@@ -151,7 +152,7 @@ fn add_lanes(sums: [__m256; 4]) -> f32 {
 }
 
 /// The last three steps of the tree.
-#[target_feature(enable = "avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe")]
+#[target_feature(enable = "avx2,f16c,fma")]
 #[inline]
 pub(super) fn add_eight_lanes(sum8: __m256) -> f32 {
     let sum4 = _mm_add_ps(
@@ -162,19 +163,15 @@ pub(super) fn add_eight_lanes(sum8: __m256) -> f32 {
     _mm_cvtss_f32(_mm_add_ss(sum2, _mm_movehdup_ps(sum2)))
 }
 
-/// The f16 at `at`.
-///
-/// # Safety
-/// Two bytes can be read there.
-#[target_feature(enable = "avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe")]
+/// A half float.
+#[target_feature(enable = "avx2,f16c,fma")]
 #[inline]
-pub(super) unsafe fn half_at(at: *const u8) -> f32 {
-    // SAFETY: the caller's promise.
-    let bits = unsafe { at.cast::<u16>().read_unaligned() };
+pub(super) fn half(bytes: [u8; 2]) -> f32 {
+    let bits = u16::from_le_bytes(bytes);
     _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits))))
 }
 
-#[target_feature(enable = "avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe")]
+#[target_feature(enable = "avx2,f16c,fma")]
 #[inline]
 fn store(values: [__m256; 4], out: &mut [f32; BLOCK]) {
     for (part, value) in out.as_chunks_mut::<8>().0.iter_mut().zip(values) {
@@ -199,7 +196,7 @@ impl Lanes for F32 {
     const BYTES: usize = 128;
 
     #[inline]
-    #[target_feature(enable = "avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe")]
+    #[target_feature(enable = "avx2,f16c,fma")]
     unsafe fn load(at: *const u8) -> [__m256; 4] {
         // SAFETY: four times 32 bytes.
         core::array::from_fn(|i| unsafe { _mm256_loadu_ps(at.add(32 * i).cast()) })
@@ -212,7 +209,7 @@ impl Lanes for F16 {
     const BYTES: usize = 64;
 
     #[inline]
-    #[target_feature(enable = "avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe")]
+    #[target_feature(enable = "avx2,f16c,fma")]
     unsafe fn load(at: *const u8) -> [__m256; 4] {
         // SAFETY: four times 16 bytes.
         core::array::from_fn(|i| unsafe { _mm256_cvtph_ps(_mm_loadu_si128(at.add(16 * i).cast())) })
@@ -225,7 +222,7 @@ impl Lanes for Bf16 {
     const BYTES: usize = 64;
 
     #[inline]
-    #[target_feature(enable = "avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe")]
+    #[target_feature(enable = "avx2,f16c,fma")]
     unsafe fn load(at: *const u8) -> [__m256; 4] {
         core::array::from_fn(|i| {
             // SAFETY: four times 16 bytes.
@@ -241,11 +238,11 @@ impl Lanes for Q8_0 {
     const BYTES: usize = 34;
 
     #[inline]
-    #[target_feature(enable = "avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe")]
+    #[target_feature(enable = "avx2,f16c,fma")]
     unsafe fn load(at: *const u8) -> [__m256; 4] {
         // SAFETY: two bytes of scale, then four times 8 bytes.
         unsafe {
-            let scale = half_at(at);
+            let scale = half(at.cast::<[u8; 2]>().read());
             core::array::from_fn(|i| {
                 let bytes = _mm_loadl_epi64(at.add(2 + 8 * i).cast());
                 let values = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));

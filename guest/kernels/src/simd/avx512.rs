@@ -7,21 +7,19 @@
 use core::arch::x86_64::*;
 use core::marker::PhantomData;
 
-use super::avx2::{add_eight_lanes, half_at};
+use super::avx2::{add_eight_lanes, half};
 use super::{avx512_k, leaf, padded};
 use crate::formats::{BLOCK, Format};
-use crate::half;
+use crate::half::f32_to_f16 as round_to_f16;
 use crate::isa::Isa;
 use crate::product::{GroupDot, Product};
 
 table!(
     Isa::Avx512,
-    #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 );
 
-#[target_feature(
-    enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe"
-)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn rows(format: Format, product: Product<'_>) {
     match format {
         // SAFETY: the formats are named; this function may only run where their instructions exist.
@@ -43,9 +41,7 @@ fn rows(format: Format, product: Product<'_>) {
     }
 }
 
-#[target_feature(
-    enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe"
-)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn weighted_sum(format: Format, factors: &[f32], rows: &[u8], out: &mut [f32]) {
     match format {
         Format::F32 => accumulate::<F32>(factors, rows, out),
@@ -56,9 +52,7 @@ fn weighted_sum(format: Format, factors: &[f32], rows: &[u8], out: &mut [f32]) {
     }
 }
 
-#[target_feature(
-    enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe"
-)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn f32_to_f16(x: &[f32], out: &mut [u8]) {
     let (groups, rest) = x.as_chunks::<16>();
     let (packed, rest_out) = out.as_chunks_mut::<32>();
@@ -71,7 +65,7 @@ fn f32_to_f16(x: &[f32], out: &mut [u8]) {
         }
     }
     for (bytes, value) in rest_out.as_chunks_mut().0.iter_mut().zip(rest) {
-        *bytes = half::f32_to_f16(*value).to_le_bytes();
+        *bytes = round_to_f16(*value).to_le_bytes();
     }
 }
 
@@ -82,12 +76,11 @@ impl<W: Lanes> GroupDot for FloatDot<W> {
     // Four tokens at once: eight accumulators, enough to hide the latency of their chains.
     const GROUP: usize = 4;
 
-    #[target_feature(
-        enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe"
-    )]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     #[inline]
-    unsafe fn dots<const G: usize>(n: usize, row: &[u8], tokens: [&[u8]; G]) -> [f32; G] {
+    unsafe fn dots<const G: usize>(row: &[u8], tokens: [&[u8]; G]) -> [f32; G] {
         let mut sums = [[_mm512_setzero_ps(); 2]; G];
+        let n = tokens.first().map_or(0, |token| token.len() / 4);
         let whole = n / BLOCK;
         for block in 0..whole {
             // SAFETY: block is below n / 32 of either.
@@ -114,9 +107,7 @@ impl<W: Lanes> GroupDot for FloatDot<W> {
 }
 
 /// `out += factors[i] * rows[i]`, 32 columns at a time.
-#[target_feature(
-    enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe"
-)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn accumulate<V: Lanes>(factors: &[f32], rows: &[u8], out: &mut [f32]) {
     let rows = rows.chunks_exact(rows.len() / factors.len());
     let (blocks, rest) = out.as_chunks_mut::<BLOCK>();
@@ -148,17 +139,13 @@ fn accumulate<V: Lanes>(factors: &[f32], rows: &[u8], out: &mut [f32]) {
     }
 }
 
-#[target_feature(
-    enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe"
-)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
 fn multiply_add(a: [__m512; 2], b: [__m512; 2], sums: [__m512; 2]) -> [__m512; 2] {
     core::array::from_fn(|i| _mm512_fmadd_ps(a[i], b[i], sums[i]))
 }
 
-#[target_feature(
-    enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe"
-)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
 fn add_lanes(sums: [__m512; 2]) -> f32 {
     let sum16 = _mm512_add_ps(sums[0], sums[1]);
@@ -166,9 +153,7 @@ fn add_lanes(sums: [__m512; 2]) -> f32 {
     add_eight_lanes(_mm256_add_ps(_mm512_castps512_ps256(sum16), upper))
 }
 
-#[target_feature(
-    enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe"
-)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
 fn store(values: [__m512; 2], out: &mut [f32; BLOCK]) {
     for (part, value) in out.as_chunks_mut::<16>().0.iter_mut().zip(values) {
@@ -193,9 +178,7 @@ impl Lanes for F32 {
     const BYTES: usize = 128;
 
     #[inline]
-    #[target_feature(
-        enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe"
-    )]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     unsafe fn load(at: *const u8) -> [__m512; 2] {
         // SAFETY: twice 64 bytes.
         core::array::from_fn(|i| unsafe { _mm512_loadu_ps(at.add(64 * i).cast()) })
@@ -208,9 +191,7 @@ impl Lanes for F16 {
     const BYTES: usize = 64;
 
     #[inline]
-    #[target_feature(
-        enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe"
-    )]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     unsafe fn load(at: *const u8) -> [__m512; 2] {
         // SAFETY: twice 32 bytes.
         core::array::from_fn(|i| unsafe {
@@ -225,9 +206,7 @@ impl Lanes for Bf16 {
     const BYTES: usize = 64;
 
     #[inline]
-    #[target_feature(
-        enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe"
-    )]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     unsafe fn load(at: *const u8) -> [__m512; 2] {
         core::array::from_fn(|i| {
             // SAFETY: twice 32 bytes.
@@ -243,13 +222,11 @@ impl Lanes for Q8_0 {
     const BYTES: usize = 34;
 
     #[inline]
-    #[target_feature(
-        enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe"
-    )]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     unsafe fn load(at: *const u8) -> [__m512; 2] {
         // SAFETY: two bytes of scale, then twice 16 bytes.
         unsafe {
-            let scale = half_at(at);
+            let scale = half(at.cast::<[u8; 2]>().read());
             core::array::from_fn(|i| {
                 let bytes = _mm_loadu_si128(at.add(2 + 16 * i).cast());
                 let values = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));

@@ -7,48 +7,34 @@
 
 use core::arch::x86_64::*;
 
-use super::avx2::{add_eight_lanes, half_at};
-use crate::formats::{Activation, Format, SUPER_BLOCK};
+use super::avx2::{add_eight_lanes, half};
 use crate::product::GroupDot;
 
 /// Eight tokens' accumulators and a block's weights and scales fill the registers.
 const GROUP: usize = 8;
 
 /// A block of activations: scale, 256 bytes, 16 sums.
-struct Token(*const u8);
+struct Token<'a>(&'a [u8; 292]);
 
-impl Token {
-    /// # Safety
-    /// Block `block` of `token` exists.
-    #[inline(always)]
-    unsafe fn block(token: &[u8], block: usize) -> Token {
-        // SAFETY: the caller's promise.
-        Token(unsafe { token.as_ptr().add(block * Activation::Q8K.block_bytes()) })
-    }
-
+impl Token<'_> {
     #[inline(always)]
     fn scale(&self) -> f32 {
-        // SAFETY: a block starts with four bytes of scale.
-        unsafe { self.0.cast::<f32>().read_unaligned() }
+        f32::from_le_bytes([self.0[0], self.0[1], self.0[2], self.0[3]])
     }
 
     #[inline]
-    #[target_feature(
-        enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe"
-    )]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     fn bytes(&self, group: usize) -> __m512i {
-        debug_assert!(group < 4);
-        // SAFETY: 256 bytes follow the scale.
-        unsafe { _mm512_loadu_si512(self.0.add(4 + 64 * group).cast()) }
+        let bytes: &[u8; 64] = &self.0[4..260].as_chunks().0[group];
+        // SAFETY: 64 bytes.
+        unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
     }
 
     #[inline]
-    #[target_feature(
-        enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe"
-    )]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     fn sums(&self) -> __m256i {
-        // SAFETY: the block ends with sixteen sums of two bytes.
-        unsafe { _mm256_loadu_si256(self.0.add(260).cast()) }
+        // SAFETY: 32 bytes end the block.
+        unsafe { _mm256_loadu_si256(self.0[260..].as_ptr().cast()) }
     }
 }
 
@@ -61,10 +47,8 @@ struct Unpacked {
 impl Unpacked {
     /// `sum(scale * quant * byte)` in eight lanes: lane i has the elements 4 i to 4 i + 3 of every 32.
     #[inline]
-    #[target_feature(
-        enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe"
-    )]
-    fn multiply(&self, token: &Token) -> __m256i {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    fn multiply(&self, token: &Token<'_>) -> __m256i {
         let mut sum = _mm512_setzero_si512();
         for group in 0..4 {
             let pairs = _mm512_maddubs_epi16(self.quants[group], token.bytes(group));
@@ -79,9 +63,7 @@ impl Unpacked {
 
 /// Two halves of a register.
 #[inline]
-#[target_feature(
-    enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe"
-)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn join(low: __m256i, high: __m256i) -> __m512i {
     _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
 }
@@ -92,24 +74,16 @@ impl GroupDot for Q4K {
     const GROUP: usize = GROUP;
 
     #[inline]
-    #[target_feature(
-        enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe"
-    )]
-    unsafe fn dots<const G: usize>(n: usize, row: &[u8], tokens: [&[u8]; G]) -> [f32; G] {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    unsafe fn dots<const G: usize>(row: &[u8], tokens: [&[u8]; G]) -> [f32; G] {
         let mut products = [_mm256_setzero_ps(); G];
         let mut minima = [_mm_setzero_ps(); G];
-        for block in 0..n / SUPER_BLOCK {
-            // SAFETY: row and tokens hold n / 256 blocks.
-            let (weights, tokens) = unsafe {
-                let weights = row.as_ptr().add(block * Format::Q4K.block_bytes());
-                (weights, tokens.map(|token| Token::block(token, block)))
-            };
-            // SAFETY: a block of weights is 144 bytes.
-            let (d, dmin, mins, unpacked) = unsafe {
-                let (mins, unpacked) = q4_k(weights);
-                (half_at(weights), half_at(weights.add(2)), mins, unpacked)
-            };
+        let tokens = tokens.map(|token| token.as_chunks().0);
+        for (index, block) in row.as_chunks().0.iter().enumerate() {
+            let (mins, unpacked) = q4_k(block);
+            let (d, dmin) = (half([block[0], block[1]]), half([block[2], block[3]]));
             for ((token, products), minima) in tokens.iter().zip(&mut products).zip(&mut minima) {
+                let token = &Token(&token[index]);
                 let scale = token.scale();
                 let product = _mm256_cvtepi32_ps(unpacked.multiply(token));
                 *products = _mm256_fmadd_ps(_mm256_set1_ps(scale * d), product, *products);
@@ -134,15 +108,13 @@ impl GroupDot for Q4K {
 
 /// The minima of the eight sub-blocks as 16-bit integers, and the rest.
 ///
-/// # Safety
-/// 144 bytes can be read at `block`; layout as in `scalar::k_quants`.
+/// Layout as in `scalar::k_quants`.
 #[inline]
-#[target_feature(
-    enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe"
-)]
-unsafe fn q4_k(block: *const u8) -> (__m128i, Unpacked) {
-    // SAFETY: bytes 4 to 15 are the packed scales and minima.
-    let packed: [u32; 3] = unsafe { block.add(4).cast::<[u32; 3]>().read_unaligned() };
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn q4_k(block: &[u8; 144]) -> (__m128i, Unpacked) {
+    let word =
+        |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
+    let packed = [word(4), word(8), word(12)];
     const LOW_SIX: u32 = 0x3f3f_3f3f;
     const LOW_FOUR: u32 = 0x0f0f_0f0f;
     const UPPER_TWO: u32 = 0x3030_3030;
@@ -164,8 +136,9 @@ unsafe fn q4_k(block: *const u8) -> (__m128i, Unpacked) {
     let low_nibbles = _mm256_set1_epi8(15);
     let unpacked = Unpacked {
         quants: core::array::from_fn(|group| {
-            // SAFETY: 128 bytes of quants from byte 16 on.
-            let bytes = unsafe { _mm256_loadu_si256(block.add(16 + 32 * group).cast()) };
+            let bytes: &[u8; 32] = &block[16..].as_chunks().0[group];
+            // SAFETY: 32 bytes.
+            let bytes = unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) };
             join(
                 _mm256_and_si256(bytes, low_nibbles),
                 _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), low_nibbles),
@@ -185,23 +158,15 @@ impl GroupDot for Q6K {
     const GROUP: usize = GROUP;
 
     #[inline]
-    #[target_feature(
-        enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe"
-    )]
-    unsafe fn dots<const G: usize>(n: usize, row: &[u8], tokens: [&[u8]; G]) -> [f32; G] {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    unsafe fn dots<const G: usize>(row: &[u8], tokens: [&[u8]; G]) -> [f32; G] {
         let mut products = [_mm256_setzero_ps(); G];
-        for block in 0..n / SUPER_BLOCK {
-            // SAFETY: row and tokens hold n / 256 blocks.
-            let (weights, tokens) = unsafe {
-                let weights = row.as_ptr().add(block * Format::Q6K.block_bytes());
-                (weights, tokens.map(|token| Token::block(token, block)))
-            };
-            // SAFETY: a block of weights is 210 bytes.
-            let (d, scales, unpacked) = unsafe {
-                let (scales, unpacked) = q6_k(weights);
-                (half_at(weights.add(208)), scales, unpacked)
-            };
+        let tokens = tokens.map(|token| token.as_chunks().0);
+        for (index, block) in row.as_chunks().0.iter().enumerate() {
+            let (scales, unpacked) = q6_k(block);
+            let d = half([block[208], block[209]]);
             for (token, products) in tokens.iter().zip(&mut products) {
+                let token = &Token(&token[index]);
                 // Quants are 32 too large: take 32 times the scaled sums of the bytes off.
                 let excess = _mm256_slli_epi32::<5>(_mm256_madd_epi16(token.sums(), scales));
                 let sum = _mm256_sub_epi32(unpacked.multiply(token), excess);
@@ -215,15 +180,12 @@ impl GroupDot for Q6K {
 
 /// The sixteen scales as 16-bit integers, and the rest.
 ///
-/// # Safety
-/// 210 bytes can be read at `block`; layout as in `scalar::k_quants`.
+/// Layout as in `scalar::k_quants`.
 #[inline]
-#[target_feature(
-    enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni,avx2,bmi1,bmi2,f16c,fma,lzcnt,movbe"
-)]
-unsafe fn q6_k(block: *const u8) -> (__m256i, Unpacked) {
-    // SAFETY: sixteen scales from byte 192 on.
-    let scales = _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(block.add(192).cast()) });
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn q6_k(block: &[u8; 210]) -> (__m256i, Unpacked) {
+    // SAFETY: 16 bytes.
+    let scales = _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(block[192..208].as_ptr().cast()) });
     // Eight products of neighbours share a scale.
     let quarters = _mm512_set_epi64(
         0x0003_0003_0003_0003,
@@ -239,12 +201,13 @@ unsafe fn q6_k(block: *const u8) -> (__m256i, Unpacked) {
     let pair = _mm512_set1_epi8(0x30);
     let unpacked = Unpacked {
         quants: core::array::from_fn(|group| {
-            let half = group / 2;
-            // SAFETY: 128 bytes of low nibbles, then 64 of upper bit pairs.
+            let low: &[u8; 64] = &block[..128].as_chunks().0[group / 2];
+            let high: &[u8; 32] = &block[128..192].as_chunks().0[group / 2];
+            // SAFETY: 64 and 32 bytes.
             let (low, high) = unsafe {
                 (
-                    _mm512_loadu_si512(block.add(64 * half).cast()),
-                    _mm256_loadu_si256(block.add(128 + 32 * half).cast()),
+                    _mm512_loadu_si512(low.as_ptr().cast()),
+                    _mm256_loadu_si256(high.as_ptr().cast()),
                 )
             };
             // Elements 0 to 63 of the half have the low nibbles and bit pairs 0 and 1, the other 64 the rest.
