@@ -3,8 +3,10 @@
 use crate::format::Format;
 use crate::shape::{Mix, Shape};
 
-/// What the output norm multiplies by: lifts the logits from about 1 to about 4, so that some tokens are much likelier than others.
-const OUTPUT_GAIN: f32 = 4.0;
+/// Size of the embedding beside what the layers add to it: small, or a token would mostly predict itself through a tied output.
+const EMBEDDING_GAIN: f32 = 0.25;
+/// What the output norm multiplies by: with the embedding's gain it gives logits of about 2.5, some tokens much likelier than others.
+const OUTPUT_GAIN: f32 = 10.0;
 /// Spread of norm weights around their mean: an engine that forgets one gives visibly other results.
 const NORM_DEVIATION: f32 = 0.15;
 
@@ -85,7 +87,7 @@ pub(crate) fn list(shape: &Shape, mix: Mix, tokens: u64) -> Vec<Tensor> {
         hidden,
         tokens,
         embedding,
-        1.0,
+        EMBEDDING_GAIN,
     ));
     if !shape.tied {
         tensors.push(Tensor::matrix(
@@ -93,7 +95,7 @@ pub(crate) fn list(shape: &Shape, mix: Mix, tokens: u64) -> Vec<Tensor> {
             hidden,
             tokens,
             mix.finer(),
-            1.0,
+            EMBEDDING_GAIN,
         ));
     }
     for layer in 0..shape.layers {

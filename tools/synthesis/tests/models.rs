@@ -53,9 +53,9 @@ fn the_same_bytes_on_every_machine() {
     assert_eq!(
         digests,
         [
-            "8dd77e5e716feb43083ad7a8011c5e1afe2f9a3f6e9d9fa9fb0005fd8897a45e",
-            "1e4675423715a4e76e59228820f9ae95fd28fe43718b5795a77c89afaeecd3df",
-            "8ab4fed35ff0000f44f1f65130499b27a34229068d7e6b94cf842a591e9b4ae0",
+            "e6dd63ced6d5352feec079d994ff74fe76f0516e8792125a510adb3821bede70",
+            "8bc926f6134c866c223c4e997956d5df72fac2f0cec4f3fd27f58aebad753ee3",
+            "673067e3093c58a8d94915da5a714d44d7761ff9788f428647a29a796a3806dd",
         ]
     );
 }
