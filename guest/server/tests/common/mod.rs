@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use server::{Config, Health, Identity, Platform, Server, WallClock};
+use server::{Config, Health, Identity, Inference, Platform, Server, WallClock};
 
 pub use client::{Client, Reply};
 pub use engine::{Script, Watch};
@@ -58,43 +58,41 @@ impl Running {
 
     /// A server with the TOML `configuration`; ready at once if there is a `script`.
     pub fn start(configuration: &str, script: Option<Script>) -> Self {
+        let watch = Watch::default();
+        let engine = script.map(|script| engine::Engine::new(script, watch.clone()));
+        Self::start_with(configuration, watch, move || engine)
+    }
+
+    /// A server with the engine that `make` makes in the server's thread, if it does.
+    pub fn start_with<I: Inference>(
+        configuration: &str,
+        watch: Watch,
+        make: impl FnOnce() -> Option<I> + Send + 'static,
+    ) -> Self {
         let config = Config::parse(configuration.as_bytes()).expect("a valid configuration");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
         listener
             .set_nonblocking(true)
             .expect("a non-blocking listener");
         let address = listener.local_addr().expect("an address");
-        let clock = Arc::new(HostClock);
-        let identity = Identity::generate(clock.unix_time()).expect("an identity");
+        let identity = Identity::generate(HostClock.unix_time()).expect("an identity");
         let certificate = identity.certificate().to_vec();
         let stop = Arc::new(AtomicBool::new(false));
-        let watch = Watch::default();
         let (health, changes) = mpsc::channel();
         let thread = std::thread::spawn({
-            let (stop, watch) = (Arc::clone(&stop), watch.clone());
+            let stop = Arc::clone(&stop);
             move || {
                 let platform = Platform {
                     isa: "avx2".into(),
                     vcpus: 2,
                 };
+                let clock = Arc::new(HostClock);
                 let mut server = Server::new(&config, identity, platform, clock).expect("a server");
-                if let Some(script) = script {
-                    server.install(engine::Engine::new(script, watch));
+                if let Some(engine) = make() {
+                    server.install(engine);
                     server.set_health(Health::Ready { boot_ms: 7 });
                 }
-                let start = Instant::now();
-                while !stop.load(Ordering::Relaxed) {
-                    if let Ok((stream, _)) = listener.accept() {
-                        // A server at capacity closes the stream; the client sees that.
-                        let _ = server.attach(Socket::new(stream), start.elapsed());
-                    }
-                    if let Ok(health) = changes.try_recv() {
-                        server.set_health(health);
-                    }
-                    if !server.poll(start.elapsed()) {
-                        std::thread::sleep(Duration::from_micros(200));
-                    }
-                }
+                serve(&mut server, &listener, &changes, &stop);
             }
         });
         Self {
@@ -115,6 +113,28 @@ impl Running {
     /// A new connection, TLS established.
     pub fn connect(&self) -> Client {
         Client::connect(self.address, &self.certificate)
+    }
+}
+
+/// The loop a composition root has.
+fn serve<I: Inference>(
+    server: &mut Server<Socket, I>,
+    listener: &TcpListener,
+    changes: &mpsc::Receiver<Health>,
+    stop: &AtomicBool,
+) {
+    let start = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
+        if let Ok((stream, _)) = listener.accept() {
+            // A server at capacity closes the stream; the client sees that.
+            let _ = server.attach(Socket::new(stream), start.elapsed());
+        }
+        if let Ok(health) = changes.try_recv() {
+            server.set_health(health);
+        }
+        if !server.poll(start.elapsed()) {
+            std::thread::sleep(Duration::from_micros(200));
+        }
     }
 }
 
