@@ -94,7 +94,7 @@ mod tests {
                 for index in 0..count {
                     let range = share(total, count, index, 16);
                     assert_eq!(range.start, end);
-                    assert!(range.start % 16 == 0 || range.start == total);
+                    assert!(range.start.is_multiple_of(16) || range.start == total);
                     end = range.end;
                 }
                 assert_eq!(end, total);
