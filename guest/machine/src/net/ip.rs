@@ -22,7 +22,7 @@ use smoltcp::socket::{dhcpv4, tcp};
 use smoltcp::time::{Duration as TcpDuration, Instant};
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, Ipv4Cidr};
 
-/// Sockets that listen at a time: how many peers may be in the middle of connecting.
+/// Sockets that listen at a time.
 const BACKLOG: usize = 8;
 const SOCKET_BUFFER: usize = 32 << 10;
 /// How long to wait for a lease before falling back.
@@ -30,6 +30,8 @@ const LEASE_PATIENCE: Duration = Duration::from_secs(3);
 const DISCOVER_INTERVAL: TcpDuration = TcpDuration::from_secs(1);
 const KEEP_ALIVE: TcpDuration = TcpDuration::from_secs(30);
 const PEER_TIMEOUT: TcpDuration = TcpDuration::from_secs(75);
+/// How long a peer may take to finish connecting.
+const CONNECT_TIMEOUT: TcpDuration = TcpDuration::from_secs(10);
 /// Packets taken in or sent per poll, so that a flood cannot keep the caller from its other work.
 const BURST: usize = 64;
 
@@ -37,6 +39,7 @@ struct Connection {
     handle: SocketHandle,
     channel: Rc<RefCell<Channel>>,
     closing: bool,
+    ended: bool,
     /// When patience ends, once the stream was dropped.
     deadline: Option<Duration>,
 }
@@ -104,10 +107,11 @@ impl IpStack {
     ) -> Result<bool, DeviceError> {
         self.card.check_health(now)?;
         let at = instant(now);
-        self.listen();
         let mut busy = false;
         self.interface.poll_maintenance(at);
         for _ in 0..BURST {
+            // Before each packet, because a burst of peers may connect between two polls.
+            self.listen();
             match self
                 .interface
                 .poll_ingress_single(at, &mut self.card, &mut self.sockets)
@@ -142,31 +146,22 @@ impl IpStack {
         self.card.fail(error);
     }
 
-    /// Keeps enough sockets listening.
+    /// Keeps enough sockets listening, as long as the limit on connections allows.
     fn listen(&mut self) {
-        let wanted = BACKLOG.min(MAX_CONNECTIONS - self.connections.len());
-        while self.listening.len() < wanted {
-            let buffer = || tcp::SocketBuffer::new(vec![0; SOCKET_BUFFER]);
-            self.listening
-                .push(self.sockets.add(tcp::Socket::new(buffer(), buffer())));
-        }
-        while self.listening.len() > wanted {
-            match self.listening.pop() {
-                Some(handle) => self.sockets.remove(handle),
-                None => break,
-            };
-        }
+        let mut ready = 0;
         for handle in &self.listening {
             let socket = self.sockets.get_mut::<tcp::Socket>(*handle);
             if !socket.is_open() {
-                socket.set_timeout(Some(PEER_TIMEOUT));
-                socket.set_keep_alive(Some(KEEP_ALIVE));
-                socket.set_nagle_enabled(false);
-                // Fails only for port 0, at which nobody can connect.
-                if socket.listen(self.port).is_err() {
-                    break;
-                }
+                begin_listening(socket, self.port);
             }
+            ready += usize::from(socket.is_listening());
+        }
+        while ready < BACKLOG && self.listening.len() + self.connections.len() < MAX_CONNECTIONS {
+            let buffer = || tcp::SocketBuffer::new(vec![0; SOCKET_BUFFER]);
+            let mut socket = tcp::Socket::new(buffer(), buffer());
+            begin_listening(&mut socket, self.port);
+            self.listening.push(self.sockets.add(socket));
+            ready += 1;
         }
     }
 
@@ -180,12 +175,14 @@ impl IpStack {
             let Some(peer) = peer else {
                 return true;
             };
+            socket.set_timeout(Some(PEER_TIMEOUT));
             let IpAddress::Ipv4(address) = peer.addr;
             let (channel, stream) = Channel::open();
             connections.push(Connection {
                 handle: *handle,
                 channel,
                 closing: false,
+                ended: false,
                 deadline: None,
             });
             accepted(stream, SocketAddrV4::new(address, peer.port));
@@ -258,8 +255,9 @@ impl Connection {
                 channel.break_off(ErrorKind::ConnectionReset);
                 return true;
             }
-            // Both ends are done. Waiting for stray packets would only keep memory from others.
-            tcp::State::TimeWait => return true,
+            // Both ends are done. The last acknowledgement goes out after this; waiting longer for stray packets would
+            // only keep memory from others.
+            tcp::State::TimeWait => return core::mem::replace(&mut self.ended, true),
             _ => {}
         }
         if channel.dropped {
@@ -268,11 +266,21 @@ impl Connection {
                 socket.abort();
             } else if channel.sending.is_empty() && !self.closing {
                 self.closing = true;
+                socket.set_ack_delay(None);
                 socket.close();
             }
         }
         false
     }
+}
+
+/// Makes an unused socket wait for a peer.
+fn begin_listening(socket: &mut tcp::Socket<'_>, port: u16) {
+    socket.set_timeout(Some(CONNECT_TIMEOUT));
+    socket.set_keep_alive(Some(KEEP_ALIVE));
+    socket.set_nagle_enabled(false);
+    // The socket is closed, and 0, the one port that is refused, is nowhere to listen at anyway.
+    let _ = socket.listen(port);
 }
 
 /// Moves what fits in both directions and notes the end of the peer's data.
