@@ -10,10 +10,17 @@ extern crate alloc;
 #[path = "../../loader/src/mem.rs"]
 mod mem;
 
+mod contents;
+mod devices;
+mod inference;
+mod service;
+
 use core::fmt;
 use core::panic::PanicInfo;
 use core::ptr::{self, NonNull};
-use core::time::Duration;
+
+use alloc::boxed::Box;
+use alloc::string::ToString;
 
 use loader::handoff::{Handoff, HandoffError};
 use loader::memory::Use;
@@ -21,6 +28,8 @@ use machine::entropy::EntropyError;
 use machine::fw_cfg::FwCfgError;
 use machine::smp::Team;
 use machine::{apic, clock, console, cpu, entropy, fatal, fw_cfg, heap, interrupts, println, smp};
+
+use crate::service::Service;
 
 #[global_allocator]
 static HEAP: heap::Heap = heap::Heap;
@@ -53,7 +62,7 @@ unsafe extern "sysv64" fn guest_entry(handoff: &'static Handoff, cpu: u32) -> ! 
     }
     console::init();
     match bring_up(handoff) {
-        Ok(team) => serve(&team),
+        Ok(team) => serve(team),
         Err(error) => fatal::stop(format_args!("{error}")),
     }
 }
@@ -88,22 +97,32 @@ fn add_memory(handoff: &Handoff) -> Result<(), HandoffError> {
     Ok(())
 }
 
-fn serve(team: &Team) -> ! {
+/// Opens the devices and serves for ever.
+fn serve(team: Team) -> ! {
     println!(
-        "vitrine: {} CPUs, {} MiB free, state {:#x}, TSC {} MHz, {} s since 1970, {} ms since reset",
+        "vitrine: {} CPUs, {} MiB of memory, TSC {} MHz",
         team.count(),
         heap::free_bytes() >> 20,
-        cpu::enabled_state(),
         clock::frequency() / 1_000_000,
-        clock::unix_seconds().unwrap_or(0),
-        clock::now().as_millis(),
     );
-    loop {
-        smp::idle(Duration::from_millis(100));
+    let service = devices::start()
+        .map_err(|error| error.to_string())
+        .and_then(|devices| Service::start(devices, Box::leak(Box::new(team))));
+    match service {
+        Ok(service) => service.run(),
+        Err(error) => fatal::stop(format_args!("{error}")),
     }
 }
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    fatal::stop(format_args!("{info}"))
+    match info.location() {
+        Some(location) => fatal::stop(format_args!(
+            "panic at {}:{}: {}",
+            location.file(),
+            location.line(),
+            info.message()
+        )),
+        None => fatal::stop(format_args!("panic: {}", info.message())),
+    }
 }

@@ -1,0 +1,73 @@
+//! The engine on this machine: its CPUs as the engine's threads, its free memory as the room for keys and values.
+
+use engine::{Engine, EngineError, EngineOptions, KvFormat, Model};
+use kernels::{Isa, Kernels};
+use machine::heap;
+use machine::smp::Team;
+use server::Config;
+use server::config::KvPrecision;
+
+/// Memory left for connections, requests and answers.
+const RESERVE: usize = 64 << 20;
+
+/// The CPUs that compute: the whole team, or its first members.
+pub struct Workers {
+    team: &'static Team,
+    count: usize,
+}
+
+impl engine::Workers for Workers {
+    fn count(&self) -> usize {
+        self.count
+    }
+
+    fn run(&self, task: &(dyn Fn(usize) + Sync)) {
+        self.team.run(&|index| {
+            if index < self.count {
+                task(index);
+            }
+        });
+    }
+}
+
+/// An engine as the configuration wants it, with room for as many of its sequences as memory allows.
+///
+/// # Errors
+/// There is not enough memory for a single sequence, or the model does not go with the configuration.
+pub fn engine(
+    model: Model<'static>,
+    isa: Isa,
+    team: &'static Team,
+    config: &Config,
+) -> Result<Engine<'static, Workers>, EngineError> {
+    let count = match config.model.threads {
+        0 => team.count(),
+        threads => threads.min(team.count()),
+    };
+    let context = config.model.context.min(model.config().context_length);
+    let mut options = EngineOptions {
+        context,
+        max_sequences: config.model.max_sequences,
+        queue: config.limits.queue,
+        kv: match config.model.kv {
+            KvPrecision::F16 => KvFormat::F16,
+            KvPrecision::Q8_0 => KvFormat::Q8_0,
+        },
+        ..EngineOptions::default()
+    };
+    let room = heap::free_bytes().saturating_sub(RESERVE);
+    let mut tokens = context.saturating_mul(config.model.max_sequences);
+    loop {
+        options.kv_tokens = Some(tokens);
+        let needed = model.memory_required(&options, count)?;
+        if needed <= room {
+            break;
+        }
+        if tokens <= context {
+            return Err(EngineError::Memory { needed });
+        }
+        tokens = (tokens / 2).max(context);
+    }
+    let kernels = Kernels::for_isa(isa).ok_or(EngineError::Option("isa"))?;
+    Engine::new(model, kernels, Workers { team, count }, &options)
+}

@@ -1,0 +1,245 @@
+//! The service: one loop on the boot processor that moves packets, answers requests, and until the model is there, loads it.
+//!
+//! Whatever keeps the model from being served is not the end of the machine: it goes on answering `/health` with the reason,
+//! so that an operator without the console learns it too.
+
+use core::fmt;
+use core::time::Duration;
+
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+
+use engine::{Engine, EngineError, LoadError};
+use kernels::Isa;
+use machine::net::{AddressError, ListenConfig, Network, StaticAddress, Stream};
+use machine::smp::Team;
+use machine::virtio::blk::Role;
+use machine::virtio::{DeviceKind, Devices, Failure as DeviceFailure};
+use machine::{clock, entropy, println, smp};
+use server::config::{Address, Listen};
+use server::{Config, ConfigError, Health, Identity, Platform, Server, WallClock};
+
+use crate::contents::{ReadError, Reading};
+use crate::inference::{self, Workers};
+
+/// How long the machine sleeps between two looks at its devices while nothing happens.
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
+/// The largest configuration that is read.
+const CONFIG_LIMIT: u64 = 64 << 10;
+
+/// Why nothing is served.
+enum Failure {
+    Config(ConfigError),
+    ConfigTooLong,
+    Address(AddressError),
+    Read(ReadError),
+    NoModel,
+    BrokenDisk(DeviceFailure),
+    Load(LoadError),
+    Engine(EngineError),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(f),
+            Self::ConfigTooLong => write!(f, "configuration: longer than {CONFIG_LIMIT} bytes"),
+            Self::Address(error) => write!(f, "configuration: `address`: {error}"),
+            Self::Read(error) => error.fmt(f),
+            Self::NoModel => f.write_str(
+                "there is no model: attach a GGUF file as a virtio-blk disk with the serial model:<bytes>",
+            ),
+            Self::BrokenDisk(error) => write!(f, "there is no usable model disk: {error}"),
+            Self::Load(error) => write!(f, "model: {error}"),
+            Self::Engine(error) => write!(f, "model: {error}; or give the machine more memory"),
+        }
+    }
+}
+
+/// How far the model has come.
+enum Stage {
+    /// It is being read; the percentage last printed.
+    Loading(Reading, u8),
+    /// It is served, or never will be.
+    Settled,
+}
+
+/// The time as TLS and the API want it.
+#[derive(Debug)]
+struct MachineClock;
+
+impl WallClock for MachineClock {
+    fn unix_time(&self) -> Duration {
+        Duration::from_secs(clock::unix_seconds().unwrap_or(0))
+    }
+}
+
+/// Network, server and the model on its way.
+pub struct Service {
+    network: Network,
+    server: Server<Stream, Engine<'static, Workers>>,
+    stage: Stage,
+    config: Config,
+    isa: Isa,
+    team: &'static Team,
+}
+
+impl Service {
+    /// Reads the configuration, makes the identity and starts to listen. With a bad configuration it listens where the
+    /// default one says, to tell so.
+    ///
+    /// # Errors
+    /// One line: without randomness or an identity there is nobody to tell anything to.
+    pub fn start(mut devices: Devices, team: &'static Team) -> Result<Self, String> {
+        let (config, address, failure) = match configure(&mut devices) {
+            Ok((config, address)) => (config, address, None),
+            Err(failure) => (Config::default(), None, Some(failure)),
+        };
+        let clock = Arc::new(MachineClock);
+        let identity = Identity::generate(clock.unix_time()).map_err(|error| error.to_string())?;
+        let isa = Isa::detect();
+        let platform = Platform {
+            isa: isa.to_string(),
+            vcpus: team.count(),
+        };
+        let server =
+            Server::new(&config, identity, platform, clock).map_err(|error| error.to_string())?;
+        let mut seed = [0; 8];
+        entropy::fill(&mut seed).map_err(|error| error.to_string())?;
+        let listen = ListenConfig {
+            tcp: Some(config.listen.tcp).filter(|&port| port != 0),
+            vsock: Some(config.listen.vsock).filter(|&port| port != 0),
+            address,
+        };
+        let model = devices.take_disk(Role::Model);
+        let Devices {
+            card,
+            vsock,
+            failures,
+            ..
+        } = devices;
+        let network = Network::new(&listen, card, vsock, u64::from_le_bytes(seed), clock::now());
+        let mut service = Self {
+            network,
+            server,
+            stage: Stage::Settled,
+            config,
+            isa,
+            team,
+        };
+        let reading = match (failure, model) {
+            (Some(failure), _) => Err(failure),
+            (None, Some(disk)) => Reading::start(disk).map_err(Failure::Read),
+            (None, None) => Err(failures
+                .into_iter()
+                .find(|failure| failure.kind == DeviceKind::Block)
+                .map_or(Failure::NoModel, Failure::BrokenDisk)),
+        };
+        match reading {
+            Ok(reading) => {
+                service.server.set_health(Health::Loading { percent: 0 });
+                service.stage = Stage::Loading(reading, 0);
+            }
+            Err(failure) => service.fail(&failure),
+        }
+        Ok(service)
+    }
+
+    /// Serves for ever.
+    pub fn run(mut self) -> ! {
+        loop {
+            if !self.turn() {
+                smp::idle(POLL_INTERVAL);
+            }
+        }
+    }
+
+    /// Gives everything its turn. Returns whether there was anything to do.
+    fn turn(&mut self) -> bool {
+        let mut busy = self.network.poll(clock::now());
+        while let Some((stream, _origin)) = self.network.accept() {
+            // At capacity the stream is dropped, which closes it: the client sees that and may try again.
+            let _ = self.server.attach(stream, clock::now());
+            busy = true;
+        }
+        while let Some((kind, error)) = self.network.take_failure() {
+            println!("vitrine: {kind} shut down: {error}");
+        }
+        busy |= self.server.poll(clock::now());
+        if let Stage::Loading(..) = self.stage {
+            match self.load() {
+                Ok(arrived) => busy |= arrived,
+                Err(failure) => self.fail(&failure),
+            }
+        }
+        busy
+    }
+
+    /// Takes in the next piece of the model; with the last one, serves it.
+    fn load(&mut self) -> Result<bool, Failure> {
+        let Stage::Loading(reading, printed) = &mut self.stage else {
+            return Ok(false);
+        };
+        let arrived = reading.advance().map_err(Failure::Read)?;
+        let percent = reading.percent();
+        self.server.set_health(Health::Loading { percent });
+        if percent / 10 > *printed / 10 {
+            println!("vitrine: loading {percent} %");
+            *printed = percent;
+        }
+        if reading.is_complete()
+            && let Stage::Loading(reading, _) = core::mem::replace(&mut self.stage, Stage::Settled)
+        {
+            self.open_model(reading.into_memory().leak())?;
+        }
+        Ok(arrived)
+    }
+
+    /// Makes an engine of the model and starts to serve it.
+    fn open_model(&mut self, file: &'static [u8]) -> Result<(), Failure> {
+        let model = engine::Model::load(file).map_err(Failure::Load)?;
+        let engine =
+            inference::engine(model, self.isa, self.team, &self.config).map_err(Failure::Engine)?;
+        self.server.install(engine);
+        let boot_ms = clock::now().as_millis() as u64;
+        self.server.set_health(Health::Ready { boot_ms });
+        let Listen { tcp, vsock, .. } = self.config.listen;
+        println!(
+            "vitrine: ready tcp={tcp} vsock={vsock} isa={} vcpus={} boot_ms={boot_ms}",
+            self.isa,
+            self.team.count(),
+        );
+        Ok(())
+    }
+
+    fn fail(&mut self, failure: &Failure) {
+        println!("vitrine: failed: {failure}");
+        self.stage = Stage::Settled;
+        self.server.set_health(Health::Failed {
+            reason: failure.to_string(),
+        });
+    }
+}
+
+/// Reads the configuration disk, if there is one.
+fn configure(devices: &mut Devices) -> Result<(Config, Option<StaticAddress>), Failure> {
+    let config = match devices.take_disk(Role::Config) {
+        None => Config::default(),
+        Some(disk) if disk.label().length > CONFIG_LIMIT => return Err(Failure::ConfigTooLong),
+        Some(disk) => {
+            let mut reading = Reading::start(disk).map_err(Failure::Read)?;
+            while !reading.is_complete() {
+                // The disk's own deadline ends this.
+                reading.advance().map_err(Failure::Read)?;
+            }
+            Config::parse(&reading.into_memory()).map_err(Failure::Config)?
+        }
+    };
+    let address = match config.listen.address {
+        Address::Dhcp => None,
+        Address::Static { address, prefix } => Some(
+            StaticAddress::new(address, prefix, config.listen.gateway).map_err(Failure::Address)?,
+        ),
+    };
+    Ok((config, address))
+}
