@@ -33,6 +33,24 @@ pub enum TensorField {
     Whole,
 }
 
+/// Text from the file, for a message: what a terminal might obey is escaped, and it is no longer than a name should be.
+pub(crate) struct Quoted<'a>(pub &'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const LIMIT: usize = 64;
+        match self
+            .0
+            .char_indices()
+            .nth(LIMIT)
+            .and_then(|(end, _)| self.0.get(..end))
+        {
+            Some(start) => write!(f, "{start:?}..."),
+            None => write!(f, "{:?}", self.0),
+        }
+    }
+}
+
 /// What is wrong there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
@@ -89,21 +107,22 @@ impl GgufError {
 
 impl fmt::Display for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Names come from the file: `{:?}` escapes whatever a terminal might obey.
         match self {
             Field::Magic => write!(f, "magic"),
             Field::Version => write!(f, "version"),
             Field::TensorCount => write!(f, "tensor count"),
             Field::MetadataCount => write!(f, "metadata count"),
             Field::KeyName(index) => write!(f, "name of metadata entry {index}"),
-            Field::Key(key) => write!(f, "metadata {key:?}"),
+            Field::Key(key) => write!(f, "metadata {}", Quoted(key)),
             Field::TensorName(index) => write!(f, "name of tensor {index}"),
             Field::Tensor(name, TensorField::Dimensions) => {
-                write!(f, "dimensions of tensor {name:?}")
+                write!(f, "dimensions of tensor {}", Quoted(name))
             }
-            Field::Tensor(name, TensorField::Type) => write!(f, "type of tensor {name:?}"),
-            Field::Tensor(name, TensorField::Offset) => write!(f, "offset of tensor {name:?}"),
-            Field::Tensor(name, TensorField::Whole) => write!(f, "tensor {name:?}"),
+            Field::Tensor(name, TensorField::Type) => write!(f, "type of tensor {}", Quoted(name)),
+            Field::Tensor(name, TensorField::Offset) => {
+                write!(f, "offset of tensor {}", Quoted(name))
+            }
+            Field::Tensor(name, TensorField::Whole) => write!(f, "tensor {}", Quoted(name)),
             Field::Data => write!(f, "tensor data"),
         }
     }
@@ -128,7 +147,7 @@ impl fmt::Display for Problem {
             Problem::Overflow => write!(f, "size overflows"),
             Problem::Misaligned => write!(f, "not aligned"),
             Problem::OutOfBounds => write!(f, "lies outside of the file"),
-            Problem::Overlaps(other) => write!(f, "overlaps tensor {other:?}"),
+            Problem::Overlaps(other) => write!(f, "overlaps tensor {}", Quoted(other)),
         }
     }
 }

@@ -13,6 +13,7 @@ mod value;
 
 use alloc::vec::Vec;
 
+pub(crate) use error::Quoted;
 pub use error::{Field, GgufError, Problem, TensorField};
 pub use tensor::Tensor;
 pub use value::{Array, Value, ValueType};

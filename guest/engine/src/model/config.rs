@@ -2,15 +2,14 @@
 
 use alloc::format;
 
-use super::rope::{Rope, Scaling};
-use crate::gguf::{Gguf, GgufError, Problem};
+use crate::gguf::{Gguf, GgufError, Problem, Quoted};
 
 /// The architecture this engine computes.
 const ARCHITECTURE: &str = "qwen3";
 
 /// Bounds far above any model of this family; they keep products of sizes in range.
 const MAX_WIDTH: usize = 1 << 20;
-const MAX_CONTEXT: usize = 1 << 24;
+pub(super) const MAX_CONTEXT: usize = 1 << 24;
 
 /// The shape of a dense Qwen3 model.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,11 +33,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the hyper-parameters, and those of the rotary embedding.
+    /// Reads the hyper-parameters.
     ///
     /// # Errors
     /// A key is missing, of the wrong type, or its value makes no sense.
-    pub fn from_gguf(gguf: &Gguf<'_>) -> Result<(Self, Rope), GgufError> {
+    pub fn from_gguf(gguf: &Gguf<'_>) -> Result<Self, GgufError> {
         const ARCHITECTURE_KEY: &str = "general.architecture";
         let bad = |key: &str, why| Err(GgufError::key(key, Problem::BadValue(why)));
         match gguf.string(ARCHITECTURE_KEY)? {
@@ -46,7 +45,10 @@ impl Config {
             Some(other) => {
                 return bad(
                     ARCHITECTURE_KEY,
-                    format!("{other:?} is not supported, only {ARCHITECTURE:?} is"),
+                    format!(
+                        "{} is not supported, only {ARCHITECTURE:?} is",
+                        Quoted(other)
+                    ),
                 );
             }
             None => return Err(GgufError::key(ARCHITECTURE_KEY, Problem::Missing)),
@@ -94,7 +96,7 @@ impl Config {
             return bad(EPSILON, format!("{epsilon} is not in [0, 1)"));
         }
         let context_length = gguf.positive("qwen3.context_length", MAX_CONTEXT)?;
-        let config = Self {
+        Ok(Self {
             layers: gguf.positive("qwen3.block_count", MAX_WIDTH)?,
             hidden,
             feed_forward: gguf.positive("qwen3.feed_forward_length", MAX_WIDTH)?,
@@ -103,9 +105,7 @@ impl Config {
             head_dim,
             epsilon,
             context_length,
-        };
-        let rope = Rope::new(head_dim, theta(gguf)?, scaling(gguf, context_length)?);
-        Ok((config, rope))
+        })
     }
 
     /// Width of all query heads together.
@@ -121,55 +121,5 @@ impl Config {
     /// Query heads that share one key head.
     pub fn group(&self) -> usize {
         self.heads / self.kv_heads
-    }
-}
-
-/// The base of the rotary frequencies.
-fn theta(gguf: &Gguf<'_>) -> Result<f64, GgufError> {
-    const THETA: &str = "qwen3.rope.freq_base";
-    // The default of the format, and of the architecture's first implementation.
-    let theta = gguf.float(THETA)?.unwrap_or(10_000.0);
-    if theta <= 1.0 {
-        return Err(GgufError::key(
-            THETA,
-            Problem::BadValue(format!("{theta} is not above 1")),
-        ));
-    }
-    Ok(theta.into())
-}
-
-/// How positions beyond the trained context are squeezed, `qwen3.rope.scaling.*`.
-fn scaling(gguf: &Gguf<'_>, context_length: usize) -> Result<Scaling, GgufError> {
-    const TYPE: &str = "qwen3.rope.scaling.type";
-    const FACTOR: &str = "qwen3.rope.scaling.factor";
-    const ATTENTION: &str = "qwen3.rope.scaling.attn_factor";
-    const ORIGINAL: &str = "qwen3.rope.scaling.original_context_length";
-    let positive = |key: &str| match gguf.float(key)? {
-        Some(value) if value > 0.0 => Ok(Some(f64::from(value))),
-        Some(value) => Err(GgufError::key(
-            key,
-            Problem::BadValue(format!("{value} is not positive")),
-        )),
-        None => Ok(None),
-    };
-    let kind = gguf.string(TYPE)?.unwrap_or("none");
-    if kind == "none" {
-        return Ok(Scaling::None);
-    }
-    let factor = positive(FACTOR)?.ok_or_else(|| GgufError::key(FACTOR, Problem::Missing))?;
-    match kind {
-        "linear" => Ok(Scaling::Linear { factor }),
-        "yarn" => Ok(Scaling::Yarn {
-            factor,
-            attention_factor: positive(ATTENTION)?.unwrap_or(1.0),
-            original_context: match gguf.integer(ORIGINAL)? {
-                Some(_) => gguf.positive(ORIGINAL, MAX_CONTEXT)?,
-                None => context_length,
-            },
-        }),
-        other => Err(GgufError::key(
-            TYPE,
-            Problem::BadValue(format!("{other:?} is not supported")),
-        )),
     }
 }

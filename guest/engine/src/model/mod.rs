@@ -54,13 +54,14 @@ impl<'a> Model<'a> {
     /// The first thing in the file that is not as it must be; the file may be hostile.
     pub fn load(file: &'a [u8]) -> Result<Self, LoadError> {
         let gguf = Gguf::parse(file)?;
-        let (config, rope) = Config::from_gguf(&gguf)?;
+        let config = Config::from_gguf(&gguf)?;
         let name = gguf
             .string("general.name")?
             .filter(|name| !name.is_empty())
             .map(String::from);
         let tokenizer = Tokenizer::from_gguf(&gguf)?;
         let weights = Weights::from_gguf(&gguf, &config, tokenizer.vocabulary_size())?;
+        let rope = Rope::from_gguf(&gguf, &config)?;
         Ok(Self {
             name,
             config,

@@ -4,9 +4,13 @@
 //! with the parameters that llama.cpp and Qwen3 use, slows the pairs that turn too rarely within the trained context,
 //! leaves the fast ones alone, ramps between, and enlarges keys and queries a little.
 
+use alloc::format;
 use alloc::vec::Vec;
 
 use kernels::math;
+
+use super::config::{Config, MAX_CONTEXT};
+use crate::gguf::{Gguf, GgufError, Problem, Quoted};
 
 /// Turns within the trained context above which YaRN leaves a pair alone, and below which it slows it fully.
 const FAST_TURNS: f64 = 32.0;
@@ -37,6 +41,18 @@ pub struct Rope {
 }
 
 impl Rope {
+    /// The frequencies that the file asks for, whose tensors are as wide as `config` says.
+    ///
+    /// # Errors
+    /// A key is of the wrong type, or its value makes no sense.
+    pub fn from_gguf(gguf: &Gguf<'_>, config: &Config) -> Result<Self, GgufError> {
+        Ok(Self::new(
+            config.head_dim,
+            theta(gguf)?,
+            scaling(gguf, config.context_length)?,
+        ))
+    }
+
     /// The frequencies for heads of `head_dim` elements and the base `theta`, which is above 1.
     pub fn new(head_dim: usize, theta: f64, scaling: Scaling) -> Self {
         let dims = head_dim as f64;
@@ -85,6 +101,56 @@ impl Rope {
             *cos = (math::cos(angle) * self.magnitude) as f32;
             *sin = (math::sin(angle) * self.magnitude) as f32;
         }
+    }
+}
+
+/// The base of the rotary frequencies.
+fn theta(gguf: &Gguf<'_>) -> Result<f64, GgufError> {
+    const THETA: &str = "qwen3.rope.freq_base";
+    // The default of the format, and of the architecture's first implementation.
+    let theta = gguf.float(THETA)?.unwrap_or(10_000.0);
+    if theta <= 1.0 {
+        return Err(GgufError::key(
+            THETA,
+            Problem::BadValue(format!("{theta} is not above 1")),
+        ));
+    }
+    Ok(theta.into())
+}
+
+/// How positions beyond the trained context are squeezed, `qwen3.rope.scaling.*`.
+fn scaling(gguf: &Gguf<'_>, context_length: usize) -> Result<Scaling, GgufError> {
+    const TYPE: &str = "qwen3.rope.scaling.type";
+    const FACTOR: &str = "qwen3.rope.scaling.factor";
+    const ATTENTION: &str = "qwen3.rope.scaling.attn_factor";
+    const ORIGINAL: &str = "qwen3.rope.scaling.original_context_length";
+    let positive = |key: &str| match gguf.float(key)? {
+        Some(value) if value > 0.0 => Ok(Some(f64::from(value))),
+        Some(value) => Err(GgufError::key(
+            key,
+            Problem::BadValue(format!("{value} is not positive")),
+        )),
+        None => Ok(None),
+    };
+    let kind = gguf.string(TYPE)?.unwrap_or("none");
+    if kind == "none" {
+        return Ok(Scaling::None);
+    }
+    let factor = positive(FACTOR)?.ok_or_else(|| GgufError::key(FACTOR, Problem::Missing))?;
+    match kind {
+        "linear" => Ok(Scaling::Linear { factor }),
+        "yarn" => Ok(Scaling::Yarn {
+            factor,
+            attention_factor: positive(ATTENTION)?.unwrap_or(1.0),
+            original_context: match gguf.integer(ORIGINAL)? {
+                Some(_) => gguf.positive(ORIGINAL, MAX_CONTEXT)?,
+                None => context_length,
+            },
+        }),
+        other => Err(GgufError::key(
+            TYPE,
+            Problem::BadValue(format!("{} is not supported", Quoted(other))),
+        )),
     }
 }
 

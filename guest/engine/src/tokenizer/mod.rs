@@ -21,7 +21,7 @@ use alloc::vec::Vec;
 pub use decode::Decoder;
 pub use vocabulary::TokenKind;
 
-use crate::gguf::{Gguf, GgufError, Problem};
+use crate::gguf::{Gguf, GgufError, Problem, Quoted};
 use added::AddedTokens;
 use bpe::{Bpe, Merges};
 use pretokenize::Words;
@@ -143,7 +143,10 @@ fn expect(gguf: &Gguf<'_>, key: &str, wanted: &str) -> Result<(), GgufError> {
         Some(found) if found == wanted => Ok(()),
         Some(found) => Err(GgufError::key(
             key,
-            Problem::BadValue(format!("{found:?} is not supported, only {wanted:?} is")),
+            Problem::BadValue(format!(
+                "{} is not supported, only {wanted:?} is",
+                Quoted(found)
+            )),
         )),
         None => Err(GgufError::key(key, Problem::Missing)),
     }

@@ -83,6 +83,15 @@ impl GgufWriter {
         self
     }
 
+    /// Leaves out the metadata entry or tensor of this name.
+    pub fn remove(&mut self, name: &str) -> &mut Self {
+        let name = string(name);
+        self.metadata.retain(|entry| !entry.starts_with(&name));
+        self.descriptions
+            .retain(|(description, _)| !description.starts_with(&name));
+        self
+    }
+
     /// The bytes of everything before the tensor data, and of the whole file.
     pub fn finish(&self) -> (usize, Vec<u8>) {
         let mut file = b"GGUF".to_vec();
@@ -124,5 +133,9 @@ impl Aligned {
 
     pub fn bytes(&self) -> &[u8] {
         &self.buffer[self.start..]
+    }
+
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.start..]
     }
 }

@@ -13,6 +13,8 @@ pub struct Shape {
     pub head_dim: u32,
     pub context: u32,
     pub tied: bool,
+    /// The last byte that is a token; the less, the smaller the file.
+    pub last_byte: u8,
 }
 
 pub const SMALL: Shape = Shape {
@@ -24,12 +26,26 @@ pub const SMALL: Shape = Shape {
     head_dim: 32,
     context: 256,
     tied: false,
+    last_byte: 255,
 };
 
-/// Every byte is a token, spelled as GPT-2 does; then come some merges and the added tokens.
-pub fn vocabulary() -> Vec<(String, i32)> {
+/// The least that is a model.
+pub const LEAST: Shape = Shape {
+    layers: 1,
+    hidden: 8,
+    feed_forward: 8,
+    heads: 2,
+    kv_heads: 1,
+    head_dim: 4,
+    context: 16,
+    tied: true,
+    last_byte: 3,
+};
+
+/// Every byte up to the last is a token, spelled as GPT-2 does; then come some merges and the added tokens.
+pub fn vocabulary(last_byte: u8) -> Vec<(String, i32)> {
     let mut others = 0x100..;
-    let mut tokens: Vec<(String, i32)> = (0u8..=255)
+    let mut tokens: Vec<(String, i32)> = (0..=last_byte)
         .map(|byte| match byte {
             0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
             _ => char::from_u32(others.next().unwrap()).unwrap(),
@@ -53,8 +69,9 @@ pub fn writer(shape: &Shape) -> GgufWriter {
         head_dim,
         context,
         tied,
+        last_byte,
     } = *shape;
-    let tokens = vocabulary();
+    let tokens = vocabulary(last_byte);
     let mut writer = GgufWriter::new();
     writer
         .string("general.architecture", "qwen3")
@@ -79,7 +96,7 @@ pub fn writer(shape: &Shape) -> GgufWriter {
             tokens.iter().map(|(_, kind)| *kind),
         )
         .strings("tokenizer.ggml.merges", ["h e", "l l", "Ġ w"])
-        .u32("tokenizer.ggml.eos_token_id", 261);
+        .u32("tokenizer.ggml.eos_token_id", tokens.len() as u32 - 3);
 
     let mut random = Random(1);
     let mut tensor = |writer: &mut GgufWriter, name: &str, dimensions: &[u32]| {
