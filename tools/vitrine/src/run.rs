@@ -171,6 +171,11 @@ fn attend(args: &Args, guest: &Guest, mut on_ready: impl FnMut(&Ready)) -> End {
             Event::Line { source, text } => {
                 let clear = if ticker { "\r\x1b[K" } else { "" };
                 eprintln!("{clear}{} | {text}", source.prefix());
+                if source == Source::Qemu && text.starts_with(accelerator::INTERNAL_ERROR) {
+                    return End::Failed(
+                        "KVM cannot run its instructions; use --accel tcg".to_owned(),
+                    );
+                }
                 if source != Source::Console {
                     continue;
                 }

@@ -1,12 +1,15 @@
 //! Choosing how QEMU runs the guest's instructions, by trying.
 //!
-//! That `/dev/kvm` opens proves little: under nested virtualisation QEMU may abort on a register the outer hypervisor lacks. So
-//! a seven-byte program is run from the reset vector; only a machine whose guest code reports back counts.
+//! That `/dev/kvm` opens proves little: under nested virtualisation QEMU may abort on a register the outer hypervisor lacks, and
+//! some KVMs emulate a bare machine's code and stop at the first vector instruction. So a few such instructions are run from the
+//! reset vector; only a machine whose guest code reports back counts.
 
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::failure::Failure;
 
@@ -28,15 +31,28 @@ pub enum Accelerator {
     Tcg,
 }
 
+/// How QEMU begins when KVM gives up; it then keeps the machine for inspection, for ever.
+pub const INTERNAL_ERROR: &str = "KVM internal error";
+
 /// Tried in this order: some nested hosts refuse to set the MSR behind `arch-capabilities` (0x10a).
 const KVM_CPUS: [&str; 2] = ["host", "host,-arch-capabilities"];
 
-/// `mov al, 0x10; out 0xf4, al; hlt; jmp back to hlt`: isa-debug-exit turns a value v into exit status 2 v + 1.
-const PROBE: [u8; 7] = [0xb0, 0x10, 0xe6, 0xf4, 0xf4, 0xeb, 0xfd];
+/// 16-bit code: switch SSE on, use it, report.
+const PROBE: [u8; 23] = [
+    0x0f, 0x20, 0xe0, // mov eax, cr4
+    0x66, 0x0d, 0x00, 0x02, 0x00, 0x00, // or eax, OSFXSR
+    0x0f, 0x22, 0xe0, // mov cr4, eax
+    0x66, 0x0f, 0x60, 0xc9, // punpcklbw xmm1, xmm1
+    0xb0, 0x10, // mov al, 0x10
+    0xe6, 0xf4, // out 0xf4, al: isa-debug-exit turns a value v into exit status 2 v + 1
+    0xf4, 0xeb, 0xfd, // hlt, and again
+];
 const PROBE_STATUS: i32 = 0x21;
-/// The processor starts 16 bytes below the end of the firmware.
-const RESET_VECTOR: usize = PROBE_IMAGE - 16;
 const PROBE_IMAGE: usize = 64 * 1024;
+const PROBE_START: usize = PROBE_IMAGE - 256;
+/// The processor starts 16 bytes below the end of the firmware: `jmp` to the start of the program.
+const RESET_VECTOR: usize = PROBE_IMAGE - 16;
+const RESET_JUMP: [u8; 3] = [0xe9, 0x0d, 0xff];
 const PROBE_TIME: Duration = Duration::from_secs(10);
 
 impl Accelerator {
@@ -92,8 +108,10 @@ pub fn usable(device: &Path) -> bool {
 /// Runs the probe program; the error is a reason for a person.
 fn probe(qemu: &Path, accelerator: Accelerator) -> Result<(), String> {
     let mut image = vec![0xf4; PROBE_IMAGE];
-    if let Some(start) = image.get_mut(RESET_VECTOR..RESET_VECTOR + PROBE.len()) {
-        start.copy_from_slice(&PROBE);
+    for (start, code) in [(PROBE_START, &PROBE[..]), (RESET_VECTOR, &RESET_JUMP)] {
+        if let Some(place) = image.get_mut(start..start + code.len()) {
+            place.copy_from_slice(code);
+        }
     }
     let path = std::env::temp_dir().join(format!("vitrine-probe-{}.fd", std::process::id()));
     std::fs::write(&path, image)
@@ -116,31 +134,59 @@ fn run_probe(qemu: &Path, accelerator: Accelerator, image: &Path) -> Result<(), 
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| format!("QEMU does not start: {error}"))?;
-    let deadline = Instant::now() + PROBE_TIME;
+    let words = watch(child.stderr.take());
+    let mut last = String::new();
+    // QEMU's stderr closes when it ends. On an internal error it says so and then waits to be inspected.
     loop {
-        match child.try_wait() {
-            Ok(Some(_)) => break,
-            Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(10)),
-            Ok(None) | Err(_) => {
-                // Already judged; the wait below reaps it.
-                let _ = child.kill();
-                let _ = child.wait();
+        match words.recv_timeout(PROBE_TIME) {
+            Ok(line) if line.starts_with(INTERNAL_ERROR) => {
+                end(&mut child);
+                return Err("it cannot run the guest's instructions".to_owned());
+            }
+            Ok(line) if last.is_empty() => last = line,
+            Ok(_) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                end(&mut child);
                 return Err(format!(
-                    "a seven-byte guest did not finish in {} s",
+                    "a trial did not finish in {} s",
                     PROBE_TIME.as_secs()
                 ));
             }
         }
     }
-    let output = child
-        .wait_with_output()
+    let status = child
+        .wait()
         .map_err(|error| format!("QEMU is lost: {error}"))?;
-    if output.status.code() == Some(PROBE_STATUS) {
+    if status.code() == Some(PROBE_STATUS) {
         return Ok(());
     }
-    let words = String::from_utf8_lossy(&output.stderr);
-    let first = words.lines().next().unwrap_or("no message");
-    Err(format!("QEMU with -cpu {}: {first}", accelerator.cpu()))
+    let cpu = accelerator.cpu();
+    Err(format!("QEMU with -cpu {cpu}: {status} {last}")
+        .trim_end()
+        .to_owned())
+}
+
+/// The lines a process writes, until it closes the stream.
+fn watch(stream: Option<impl Read + Send + 'static>) -> Receiver<String> {
+    let (sender, lines) = channel();
+    if let Some(stream) = stream {
+        thread::spawn(move || {
+            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    lines
+}
+
+/// Ends a trial that has been judged.
+fn end(child: &mut Child) {
+    // It may end in this moment by itself.
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 #[cfg(test)]
