@@ -260,10 +260,16 @@ impl Session {
     }
 
     /// After a TLS error: moves the alert rustls has queued for the peer to the outgoing buffer.
+    ///
+    /// Only while there is something queued: rustls then does not look at its input, which it must not
+    /// after an error.
     fn collect_alert(&mut self) {
-        while let Ok(ConnectionState::EncodeTlsData(mut data)) =
-            self.tls.process_tls_records(&mut []).state
-        {
+        while self.tls.wants_write() {
+            let Ok(ConnectionState::EncodeTlsData(mut data)) =
+                self.tls.process_tls_records(&mut []).state
+            else {
+                break;
+            };
             if append(&mut self.outgoing, 0, |space| data.encode(space)).is_err() {
                 break;
             }
@@ -320,3 +326,6 @@ impl MissingSpace for EncryptError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -177,10 +177,11 @@ fn parameters_reach_the_engine() {
         "temperature": 0.5, "top_p": 0.9, "top_k": 20, "min_p": 0.1, "repetition_penalty": 1.1,
         "presence_penalty": -1, "frequency_penalty": 0.25, "seed": -1, "stop": ["x", "yz"],
         "logit_bias": {"97": 5, "98": -100}, "max_completion_tokens": 9, "max_tokens": 8,
-        "logprobs": true, "user": "somebody", "n": 1, "unknown": [], "top_logprobs": null,
+        "logprobs": true, "user": "somebody", "ignore_eos": true, "n": 1, "unknown": [], "top_logprobs": null,
     }));
     assert_eq!(client.post("/v1/chat/completions", body).status, 200);
     let request = server.watch.last_request();
+    assert!(request.ignore_end);
     assert_eq!(request.max_tokens, 9);
     assert_eq!(request.sampling.stop, ["x", "yz"]);
     assert_eq!(request.sampling.logprobs, Some(0));

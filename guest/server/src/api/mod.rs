@@ -162,7 +162,7 @@ impl<I: Inference> Service<I> {
             prompt,
             max_tokens,
             sampling: parameters.sampling,
-            ignore_end: false,
+            ignore_end: parameters.ignore_end,
         });
         let sequence = sequence.map_err(|error| match error {
             SubmitError::QueueFull => ApiError::busy(),

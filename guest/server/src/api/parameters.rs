@@ -1,8 +1,8 @@
 //! The parameters `/v1/chat/completions` and `/v1/completions` share: how to generate, and how to
 //! deliver the result.
 //!
-//! Names and ranges are those of the OpenAI API reference; `top_k`, `min_p`, `repetition_penalty`
-//! and `return_token_ids` are the extensions vLLM has made common. A parameter that would change the
+//! Names and ranges are those of the OpenAI API reference; `top_k`, `min_p`, `repetition_penalty`,
+//! `ignore_eos` and `return_token_ids` are the extensions vLLM has made common. A parameter that would change the
 //! answer and is not supported is refused, never ignored.
 
 use alloc::{string::String, vec::Vec};
@@ -23,6 +23,8 @@ const MAX_BIASES: usize = 1024;
 pub(super) struct Parameters {
     pub(super) sampling: Sampling,
     pub(super) max_tokens: Option<usize>,
+    /// Go on after the model has ended its answer.
+    pub(super) ignore_end: bool,
     pub(super) delivery: Delivery,
 }
 
@@ -67,6 +69,7 @@ impl Parameters {
                 logprobs: None,
             },
             max_tokens: max_tokens(fields)?,
+            ignore_end: fields.boolean("ignore_eos")?.unwrap_or(false),
             delivery: delivery(fields)?,
         })
     }
