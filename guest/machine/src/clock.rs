@@ -3,6 +3,7 @@
 //! The TSC of every CPU we support runs at a constant rate. Its frequency comes from CPUID leaf 0x15 where that is filled in,
 //! and is measured against the 8254 timer otherwise. The wall clock is the host's word: nothing secret may depend on it.
 
+mod pit;
 mod rtc;
 
 use core::arch::x86_64::{__cpuid, _rdtsc};
@@ -10,8 +11,10 @@ use core::hint::spin_loop;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 
-use crate::port::{in8, out8};
 pub use rtc::RtcError;
+
+/// What is assumed of a processor that does not tell its frequency, in a machine without a working timer.
+const FALLBACK: u64 = 2_000_000_000;
 
 /// Ticks per second; 0 until [`init`].
 static FREQUENCY: AtomicU64 = AtomicU64::new(0);
@@ -33,7 +36,9 @@ pub fn ticks() -> u64 {
 pub fn init(origin: u64) -> Result<(), RtcError> {
     ORIGIN.store(origin, Ordering::Relaxed);
     FREQUENCY.store(
-        declared_frequency().unwrap_or_else(measured_frequency),
+        declared_frequency()
+            .or_else(pit::measure)
+            .unwrap_or(FALLBACK),
         Ordering::Relaxed,
     );
     let wall = rtc::read()?;
@@ -104,45 +109,6 @@ fn frequency_from_ratio(denominator: u32, numerator: u32, crystal: u32) -> Optio
     product
         .checked_div(u64::from(denominator))
         .filter(|frequency| *frequency > 0)
-}
-
-/// Counts TSC ticks while channel 2 of the 8254 timer counts down; the fastest of three runs, since a host that takes the CPU away
-/// in the middle can only make a run longer.
-fn measured_frequency() -> u64 {
-    const PIT_FREQUENCY: u64 = 1_193_182;
-    const COUNT: u16 = 11_932;
-    (0..3)
-        .map(|_| pit_run(COUNT))
-        .min()
-        .unwrap_or(1)
-        .saturating_mul(PIT_FREQUENCY)
-        / u64::from(COUNT)
-}
-
-fn pit_run(count: u16) -> u64 {
-    const CHANNEL_2: u16 = 0x42;
-    const COMMAND: u16 = 0x43;
-    const GATE: u16 = 0x61;
-    /// Channel 2, low byte then high byte, mode 0 (output rises at zero), binary.
-    const ONE_SHOT: u8 = 0b1011_0000;
-    const GATE_ON: u8 = 1;
-    const SPEAKER: u8 = 2;
-    const OUTPUT: u8 = 1 << 5;
-    /// A machine without the timer must not hang here: 2 s of a 5 GHz TSC.
-    const GIVE_UP: u64 = 10_000_000_000;
-    let [low, high] = count.to_le_bytes();
-    // SAFETY: channel 2 of the timer drives nothing but the speaker, which stays off.
-    unsafe {
-        out8(GATE, in8(GATE) & !SPEAKER | GATE_ON);
-        out8(COMMAND, ONE_SHOT);
-        out8(CHANNEL_2, low);
-        out8(CHANNEL_2, high);
-        let start = ticks();
-        while in8(GATE) & OUTPUT == 0 && ticks().wrapping_sub(start) < GIVE_UP {
-            spin_loop();
-        }
-        ticks().wrapping_sub(start)
-    }
 }
 
 #[cfg(test)]
