@@ -62,14 +62,8 @@ fn run() -> Option<u64> {
 /// Between the middles of two readings.
 fn frequency(first: Reading, last: Reading) -> Option<u64> {
     let counts = first.count.checked_sub(last.count)?;
-    let middle = |reading: Reading| {
-        reading.before
-            + reading
-                .after
-                .checked_sub(reading.before)
-                .unwrap_or_default()
-                / 2
-    };
+    let middle =
+        |reading: Reading| reading.before + reading.after.saturating_sub(reading.before) / 2;
     let elapsed = middle(last).checked_sub(middle(first))?;
     elapsed
         .checked_mul(FREQUENCY)?
