@@ -50,6 +50,7 @@ const SEND_POLLS: u32 = 1_000_000;
 const CALIBRATION: Duration = Duration::from_millis(5);
 
 static USE_X2APIC: AtomicBool = AtomicBool::new(false);
+static OTHERS_STARTED: AtomicBool = AtomicBool::new(false);
 /// Timer ticks per second.
 static TIMER_FREQUENCY: AtomicU64 = AtomicU64::new(0);
 
@@ -112,13 +113,16 @@ pub fn send(id: u32, vector: u8) {
     command(id, ASSERT | u32::from(vector));
 }
 
-/// Raises an NMI on all other CPUs.
+/// Raises an NMI on all other CPUs, if they were started: one that still waits for its start must not be woken into nothing.
 pub fn send_nmi_to_others() {
-    command(0, ALL_BUT_SELF | ASSERT | NMI);
+    if OTHERS_STARTED.load(Ordering::SeqCst) {
+        command(0, ALL_BUT_SELF | ASSERT | NMI);
+    }
 }
 
 /// Starts all other CPUs in real mode at `page`, a page below 1 MiB: the INIT, wait, start, start sequence of the processor manuals.
 pub fn start_others(page: u64) {
+    OTHERS_STARTED.store(true, Ordering::SeqCst);
     let start = ALL_BUT_SELF | ASSERT | START | (page >> 12) as u32 & 0xff;
     command(0, ALL_BUT_SELF | ASSERT | INIT);
     clock::delay(Duration::from_millis(10));
