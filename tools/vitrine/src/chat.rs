@@ -1,6 +1,6 @@
 //! `vitrine chat`: one prompt, or a conversation at the terminal.
 
-use std::io::{BufRead, IsTerminal, Write, stderr, stdin, stdout};
+use std::io::{BufRead, IsTerminal, stderr, stdin};
 use std::time::Instant;
 
 use client::{ChatRequest, Client, Message, Usage};
@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::connection::Connection;
 use crate::failure::Failure;
 use crate::sampling::Sampling;
+use crate::terminal;
 
 /// Bytes of a line typed or piped as a turn.
 const LINE_LIMIT: u64 = 1 << 20;
@@ -123,9 +124,10 @@ fn take_turn(
     };
     if args.json {
         println!("{}", serde_json::json!(answer));
-    } else if args.no_stream {
-        println!("{}", answer.text);
     } else {
+        if args.no_stream {
+            terminal::show(&answer.text).map_err(cannot_write)?;
+        }
         println!();
     }
     request
@@ -178,10 +180,7 @@ fn stream(client: &mut Client, request: &ChatRequest, show: bool) -> Result<Answ
             answer.ttft_ms = milliseconds(started);
         }
         if show {
-            let mut out = stdout();
-            out.write_all(text.as_bytes())
-                .and_then(|()| out.flush())
-                .map_err(|error| Failure::new(format!("cannot write the answer: {error}")))?;
+            terminal::show(&text).map_err(cannot_write)?;
         }
         answer.text.push_str(&text);
         if !tokens.is_empty() {
@@ -191,6 +190,10 @@ fn stream(client: &mut Client, request: &ChatRequest, show: bool) -> Result<Answ
     }
     answer.total_ms = milliseconds(started);
     Ok(answer)
+}
+
+fn cannot_write(error: std::io::Error) -> Failure {
+    Failure::new(format!("cannot write the answer: {error}"))
 }
 
 fn milliseconds(since: Instant) -> f64 {

@@ -12,6 +12,7 @@ mod run;
 mod sampling;
 mod shell;
 mod synthesize;
+mod terminal;
 mod tokenize;
 
 use std::process::ExitCode;

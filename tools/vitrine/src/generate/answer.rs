@@ -1,6 +1,5 @@
 //! An answer, through the engine's scheduler as in the guest.
 
-use std::io::{Write, stdout};
 use std::time::{Duration, Instant};
 
 use engine::{Engine, Event, FinishReason, Request, Usage};
@@ -8,6 +7,7 @@ use serde::Serialize;
 
 use super::{Args, Task};
 use crate::failure::Failure;
+use crate::terminal;
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -47,7 +47,6 @@ pub fn print(args: &Args, task: Task<'_>) -> Result<(), Failure> {
     let mut first = None;
     let mut tokens = Vec::new();
     let mut text = String::new();
-    let mut out = stdout().lock();
     let (reason, usage) = loop {
         let working = engine.step();
         let mut finished = None;
@@ -59,11 +58,9 @@ pub fn print(args: &Args, task: Task<'_>) -> Result<(), Failure> {
                     first.get_or_insert_with(|| started.elapsed());
                     tokens.push(id);
                     if !args.json {
-                        out.write_all(piece.as_bytes())
-                            .and_then(|()| out.flush())
-                            .map_err(|error| {
-                                Failure::new(format!("cannot write the answer: {error}"))
-                            })?;
+                        terminal::show(&piece).map_err(|error| {
+                            Failure::new(format!("cannot write the answer: {error}"))
+                        })?;
                     }
                     text.push_str(&piece);
                 }
@@ -101,7 +98,6 @@ pub fn print(args: &Args, task: Task<'_>) -> Result<(), Failure> {
         ttft_ms: milliseconds(first),
         decode_ms: milliseconds(total - first),
     };
-    drop(out);
     println!("{}", serde_json::json!(answer));
     Ok(())
 }

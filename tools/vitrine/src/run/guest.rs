@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::console::{LINE_LIMIT, printable};
+use super::console::{LINE_LIMIT, decode};
 use super::vsock::Device;
 use crate::failure::Failure;
 
@@ -211,7 +211,7 @@ fn forward(output: Option<impl Read + Send + 'static>, source: Source, sender: &
         let mut line = Vec::new();
         // A read error means as much as the end: the process is gone.
         while let Ok(1..) = (&mut output).take(LINE_LIMIT).read_until(b'\n', &mut line) {
-            let text = printable(&line);
+            let text = decode(&line);
             line.clear();
             if sender.send(Event::Line { source, text }).is_err() {
                 return;
