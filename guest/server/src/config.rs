@@ -11,7 +11,7 @@
 //! [limits]
 //! connections = 32           # open at a time
 //! queue = 32                 # requests waiting for the engine, before 429
-//! request_bytes = 1048576    # one request body
+//! request_bytes = 262144     # one request body
 //! header_bytes = 16384       # one request line with its headers
 //! answer_tokens = 1024       # answer of a chat request that does not say
 //! handshake_seconds = 10     # to complete TLS
@@ -153,7 +153,7 @@ impl Default for Limits {
         Self {
             connections: 32,
             queue: 32,
-            request_bytes: 1 << 20,
+            request_bytes: 256 << 10,
             header_bytes: 16 << 10,
             answer_tokens: 1024,
             handshake_seconds: 10,

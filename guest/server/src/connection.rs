@@ -92,19 +92,10 @@ impl<S: Stream, I: Inference> Connection<S, I> {
         })
     }
 
-    /// Whether the connection is open for no current purpose, and since when it is so is ordered like
-    /// the deadline returned.
+    /// When the connection will be closed if it goes on serving no purpose; None if it serves one.
     pub(crate) fn idle_until(&self) -> Option<Duration> {
         let idle = matches!(self.phase, Phase::Reading) && self.stage == Stage::Idle;
         self.deadline.filter(|_| idle && self.is_flushed())
-    }
-
-    /// The next moment at which time alone changes something.
-    pub(crate) fn next_deadline(&self) -> Option<Duration> {
-        [self.deadline, self.write_deadline]
-            .into_iter()
-            .flatten()
-            .min()
     }
 
     /// Ends what the connection has going on in the engine. Called once, before it is dropped.

@@ -18,7 +18,7 @@ use crate::{
 /// Serves every attached stream from one engine.
 ///
 /// Nothing happens outside [`Server::poll`], which never blocks: call it again at once while it
-/// returns true, and otherwise when a device has something or [`Server::next_deadline`] comes.
+/// returns true, and otherwise when a device has something, or after some milliseconds, for deadlines.
 pub struct Server<S, I: Inference> {
     tls: Arc<ServerConfig>,
     service: Service<I>,
@@ -107,19 +107,6 @@ impl<S: Stream, I: Inference> Server<S, I> {
         );
         self.connections.push(connection.map_err(|_| AtCapacity)?);
         Ok(())
-    }
-
-    /// Connections open now.
-    pub fn connections(&self) -> usize {
-        self.connections.len()
-    }
-
-    /// The next moment at which [`Server::poll`] has something to do even if nothing arrives.
-    pub fn next_deadline(&self) -> Option<Duration> {
-        self.connections
-            .iter()
-            .filter_map(Connection::next_deadline)
-            .min()
     }
 
     /// Gives every connection its turn, then the engine one step. Returns whether there was anything

@@ -182,7 +182,7 @@ fn slow_requests_are_ended() {
         client.send(start);
         let begun = Instant::now();
         assert_eq!(client.reply().status, 408);
-        assert!((1..3).contains(&begun.elapsed().as_secs()));
+        assert!((1..6).contains(&begun.elapsed().as_secs()));
         assert!(client.is_closed());
     }
     // One byte now and then does not move the deadline.
@@ -201,7 +201,7 @@ fn idle_connections_and_handshakes_are_ended() {
     assert_eq!(client.get("/health").status, 503);
     let begun = Instant::now();
     assert!(client.is_closed());
-    assert!((0..3).contains(&begun.elapsed().as_secs()));
+    assert!((0..6).contains(&begun.elapsed().as_secs()));
 
     let mut silent = TcpStream::connect(server.address).unwrap();
     silent
@@ -282,7 +282,7 @@ fn disconnected_clients_free_their_sequence() {
             let begun = Instant::now();
             common::eventually("the sequence is gone", || server.watch.live() == 0);
             assert!(
-                begun.elapsed() < Duration::from_millis(500),
+                begun.elapsed() < Duration::from_secs(2),
                 "{:?}",
                 begun.elapsed()
             );
@@ -308,7 +308,7 @@ fn clients_that_do_not_read_are_ended_and_others_do_not_notice() {
     for _ in 0..20 {
         let begun = Instant::now();
         assert_eq!(server.connect().get("/health").status, 200);
-        assert!(begun.elapsed() < Duration::from_millis(500));
+        assert!(begun.elapsed() < Duration::from_secs(2));
     }
     common::eventually("the sequence is gone", || server.watch.live() == 0);
 }
@@ -317,14 +317,14 @@ fn clients_that_do_not_read_are_ended_and_others_do_not_notice() {
 fn connections_are_limited_and_idle_ones_make_room() {
     let script = Script {
         endless: true,
-        step: Duration::from_millis(1),
+        step: Duration::from_millis(5),
         ..Script::default()
     };
     let server = Running::start("[limits]\nconnections = 2\n", Some(script));
     let mut busy = server.connect();
     busy.send_post(
         "/v1/completions",
-        r#"{"prompt":"0","max_tokens":500,"stream":true}"#,
+        r#"{"prompt":"0","max_tokens":1000,"stream":true}"#,
     );
     busy.wait_for(b"data: ");
     let mut idle = server.connect();

@@ -154,6 +154,21 @@ fn openssl_cannot_have_an_older_version() {
 }
 
 #[test]
+fn openssl_is_asked_for_another_key_share() {
+    let Some(mut openssl) = oracle("openssl") else {
+        return;
+    };
+    let server = Running::ready();
+    openssl.args(["s_client", "-ign_eof", "-groups", "P-384:P-256"]);
+    openssl.args(["-connect", &server.address.to_string()]);
+    let request = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let (_, text) = output(&mut openssl, request);
+    for expected in ["ECDH, prime256v1, 256 bits", "HTTP/1.1 200 OK"] {
+        assert!(text.contains(expected), "{expected:?} is missing in {text}");
+    }
+}
+
+#[test]
 fn curl_chats() {
     let Some(mut curl) = oracle("curl") else {
         return;
@@ -199,7 +214,7 @@ fn curl_sends_a_long_body_after_100_continue() {
     };
     let server = Running::ready();
     let url = format!("https://{}/v1/completions", server.address);
-    let body = format!(r#"{{"prompt":"{}"}}"#, "x".repeat(500_000));
+    let body = format!(r#"{{"prompt":"{}"}}"#, "x".repeat(200_000));
     curl.args([
         "-sSk",
         "-H",

@@ -289,8 +289,9 @@ proptest! {
             pair.client.write_tls(&mut input).unwrap();
         }
         let at = at % input.len();
-        // RFC 8446, 5.1: the version in a record's header is ignored for all purposes.
-        prop_assume!(!matches!(at % (input.len() / times), 1 | 2));
+        // Type and version of an encrypted record are constants (RFC 8446, 5.2). rustls authenticates
+        // what they have to be, and does not mind what they are.
+        prop_assume!(at % (input.len() / times) > 2);
         input[at] ^= 1 << bit;
         pair.stream.incoming.borrow_mut().extend(input);
         while matches!(pair.session.receive(&mut pair.stream), Ok(true)) {}
