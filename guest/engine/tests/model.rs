@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::hostile::try_out;
 use common::model::{LEAST, SMALL, Shape, writer};
 use common::{Aligned, GgufWriter};
 use engine::gguf::{Field, GgufError, Problem, TensorField};
@@ -220,27 +221,5 @@ fn every_truncation_is_an_error() {
     // The last tensor, a norm, fills its last 32 bytes.
     for length in 0..file.len() {
         assert!(Model::load(&whole.bytes()[..length]).is_err(), "{length}");
-    }
-}
-
-/// Loads a file and, if it is a model, uses it a little.
-fn try_out(file: &[u8]) {
-    let Ok(model) = Model::load(file) else { return };
-    let kernels = Kernels::for_isa(Isa::Scalar).unwrap();
-    let options = EngineOptions {
-        context: 8,
-        max_sequences: 1,
-        chunk: 8,
-        ..EngineOptions::default()
-    };
-    if model
-        .memory_required(&options, 1)
-        .is_ok_and(|bytes| bytes < 1 << 20)
-    {
-        let tokens = model.tokenizer().encode("he\u{1}<think>", true);
-        let mut session = Session::new(model, kernels, SingleThread, &options).unwrap();
-        if session.feed(&tokens).is_ok() {
-            session.clear();
-        }
     }
 }

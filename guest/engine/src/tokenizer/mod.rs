@@ -1,7 +1,7 @@
 //! Text to tokens and back: the byte-level BPE of Qwen2 and Qwen3, built from a GGUF file's `tokenizer.ggml.*` keys.
 //!
-//! Encoding cuts the text at added tokens, cuts what lies between into words ([`pretokenize`]) and merges the bytes of
-//! each word ([`bpe`]). Text is taken as it comes: no Unicode normalisation, as in the other engines that run GGUF files.
+//! Encoding cuts the text at added tokens, cuts what lies between into words and merges the bytes of
+//! each word. Text is taken as it comes: no Unicode normalisation, as in the other engines that run GGUF files.
 //! (The Python tokenizer of the same models applies NFC first, so decomposed text differs there.)
 //!
 //! Everything takes time proportional to the text, up to a logarithm.

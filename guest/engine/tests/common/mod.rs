@@ -2,6 +2,7 @@
 #![allow(dead_code, unused_imports)] // Every test is a crate of its own and uses a part of this.
 
 pub mod gguf_writer;
+pub mod hostile;
 pub mod model;
 pub mod threads;
 pub mod vectors;
