@@ -56,8 +56,8 @@ const FAULTS: &[Fault] = &[
     Fault {
         name: "little-memory",
         model: |world| world.model(Mix::Q8_0).map(Some),
-        config: Some("[model]\ncontext = 4096\nmax_sequences = 256\n"),
-        memory_mib: 512,
+        config: None,
+        memory_mib: 64,
         mentions: &["memory"],
     },
     Fault {
