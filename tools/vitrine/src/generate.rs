@@ -7,11 +7,11 @@ mod logits;
 use std::path::PathBuf;
 
 use engine::chat::{self, Message, Thinking};
-use engine::{EngineOptions, Model};
+use engine::{EngineOptions, KvFormat, Model};
 use kernels::Kernels;
 
 use crate::failure::Failure;
-use crate::host::{HostOptions, HostWorkers, ModelFile};
+use crate::host::{HostOptions, HostWorkers, ModelFile, parse_kv};
 use crate::sampling::Sampling;
 
 /// Run a model on this machine, with the engine the guest has
@@ -54,6 +54,9 @@ pub struct Args {
     /// Feed these token ids after the prompt, one by one
     #[arg(long, value_name = "IDS", value_delimiter = ',', requires = "logits")]
     force: Vec<u32>,
+    /// How keys and values are stored: f16 or q8_0
+    #[arg(long, value_name = "FORMAT", default_value = "f16", value_parser = parse_kv)]
+    kv: KvFormat,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -85,7 +88,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         prompt,
         kernels,
         workers: &workers,
-        options: args.host.engine_options(),
+        options: args.host.engine_options(args.kv),
     };
     workers.within(move || match args.logits {
         true => logits::print(args, task),

@@ -26,9 +26,6 @@ pub struct HostOptions {
     /// Longest sequence, in tokens; ends an answer that reaches it
     #[arg(long, value_name = "N", default_value_t = EngineOptions::default().context)]
     context: usize,
-    /// How keys and values are stored: f16 or q8_0 (changes results)
-    #[arg(long, value_name = "FORMAT", default_value = "f16", value_parser = parse_kv)]
-    kv: KvFormat,
 }
 
 impl HostOptions {
@@ -52,20 +49,26 @@ impl HostOptions {
         HostWorkers::new(threads)
     }
 
-    /// An engine for one sequence.
-    pub fn engine_options(&self) -> EngineOptions {
+    /// Longest sequence, in tokens.
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// An engine for one sequence, with this format of keys and values.
+    pub fn engine_options(&self, kv: KvFormat) -> EngineOptions {
         EngineOptions {
             context: self.context,
             max_sequences: 1,
             queue: 1,
             chunk: self.chunk,
-            kv: self.kv,
+            kv,
             kv_tokens: None,
         }
     }
 }
 
-fn parse_kv(text: &str) -> Result<KvFormat, String> {
+/// Reads a KV format.
+pub fn parse_kv(text: &str) -> Result<KvFormat, String> {
     match text.to_ascii_lowercase().as_str() {
         "f16" => Ok(KvFormat::F16),
         "q8_0" => Ok(KvFormat::Q8_0),

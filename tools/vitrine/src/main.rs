@@ -4,6 +4,7 @@
 
 mod chat;
 mod connection;
+mod eval;
 mod failure;
 mod generate;
 mod health;
@@ -52,6 +53,7 @@ enum Command {
     Health(health::Args),
     Generate(generate::Args),
     Tokenize(tokenize::Args),
+    Eval(eval::Args),
     Synthesize(synthesize::Args),
 }
 
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         Command::Health(args) => health::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
+        Command::Eval(args) => eval::run(&args),
         Command::Synthesize(args) => synthesize::run(&args),
     };
     match outcome {

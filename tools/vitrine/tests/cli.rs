@@ -149,6 +149,59 @@ fn logits_have_a_row_for_each_step() {
 }
 
 #[test]
+fn evaluation_tells_formats_apart() {
+    let path = |name: &str| directory().join(name).display().to_string();
+    let (reference, questions, text) =
+        (path("eval-f16.gguf"), path("quiz.jsonl"), path("eval.txt"));
+    stdout(&[
+        "synthesize",
+        "--out",
+        &reference,
+        "--layers",
+        "2",
+        "--mix",
+        "F16",
+    ]);
+    fs::write(
+        &text,
+        "The morning was clear and the harbour was quiet. ".repeat(12),
+    )
+    .unwrap();
+    let quiz = r#"{"question":"Two and two is","choices":[" four"," five"],"answer":0}"#;
+    fs::write(&questions, quiz).unwrap();
+    let report = json(&[
+        "eval",
+        "--reference",
+        &reference,
+        "--model",
+        &reference,
+        "--model",
+        model(),
+        "--text",
+        &text,
+        "--window",
+        "64",
+        "--questions",
+        &questions,
+        "--json",
+    ]);
+    let candidates = report["candidates"].as_array().unwrap();
+    let value = |index: usize, key: &str| candidates[index][key].as_f64().unwrap();
+    assert_eq!(candidates.len(), 4);
+    // The reference against itself, then with coarser keys and values, then the coarser model.
+    assert_eq!(value(0, "kl_divergence"), 0.0);
+    assert_eq!(value(0, "top1_agreement"), 1.0);
+    assert_eq!(
+        candidates[0]["perplexity"],
+        report["reference"]["perplexity"]
+    );
+    assert!(value(1, "kl_divergence") > 0.0);
+    assert!(value(2, "kl_divergence") > value(1, "kl_divergence"));
+    assert!(value(2, "decode_speed_ratio") > 0.0);
+    assert!([0.0, 1.0].contains(&value(3, "accuracy")));
+}
+
+#[test]
 fn mistakes_are_usage_errors_that_say_what_is_wrong() {
     let nonsense = directory().join("nonsense.gguf");
     fs::write(&nonsense, b"GGUFnonsense").unwrap();
