@@ -4,6 +4,7 @@ use client::State;
 
 use crate::connection::Connection;
 use crate::failure::Failure;
+use crate::terminal;
 
 /// Ask a server how far it is (exit code 0 only when it is ready)
 #[derive(clap::Args, Debug)]
@@ -41,7 +42,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return Err(Failure::new(detail));
     }
     if !args.json {
-        println!("{detail}");
+        println!("{}", terminal::printable(&detail));
     }
     Ok(())
 }

@@ -70,7 +70,8 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error: {failure}");
+            // It may quote what a server said.
+            eprintln!("error: {}", terminal::printable(&failure.to_string()));
             ExitCode::from(failure.code as u8)
         }
     }

@@ -25,6 +25,9 @@ const QEMU: &str = "qemu-system-x86_64";
 /// What a guest needs besides its model: itself, buffers, a KV cache of ordinary size.
 const BASE_MEMORY_MIB: u64 = 512;
 
+/// Back to the start of a terminal's line, and nothing on it.
+const CLEAR_LINE: &str = "\r\x1b[K";
+
 /// Boot an image in QEMU and serve a model from it
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
@@ -132,6 +135,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let end = attend(args, &guest, |ready| {
         report_ready(args, &machine, &addresses, guest.process(), ready);
     });
+    if shows_progress(args) {
+        eprint!("{CLEAR_LINE}");
+    }
     let status = match end {
         End::Ended => guest.wait(),
         _ => None,
@@ -160,16 +166,21 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
 }
 
+/// Whether a line that counts the seconds is of use to anyone.
+fn shows_progress(args: &Args) -> bool {
+    !args.json && stderr().is_terminal()
+}
+
 /// Shows the console and follows the guest until something ends it.
 fn attend(args: &Args, guest: &Guest, mut on_ready: impl FnMut(&Ready)) -> End {
     let started = Instant::now();
-    let ticker = !args.json && stderr().is_terminal();
+    let ticker = shows_progress(args);
     let mut ready = false;
     let mut failed = None;
     loop {
         match guest.next_event(Duration::from_secs(1)) {
             Event::Line { source, text } => {
-                let clear = if ticker { "\r\x1b[K" } else { "" };
+                let clear = if ticker { CLEAR_LINE } else { "" };
                 eprintln!("{clear}{} | {text}", source.prefix());
                 if source == Source::Qemu && text.starts_with(accelerator::INTERNAL_ERROR) {
                     return End::Failed(
