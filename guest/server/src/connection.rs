@@ -239,10 +239,13 @@ impl<S: Stream, I: Inference> Connection<S, I> {
         else {
             return Err(Broken);
         };
+        if self.session.was_cut_off() {
+            return Err(Broken);
+        }
         if self.session.input_ended() {
             answer.begin(exchange, &mut self.outbox);
-            // A client that only closed its sending side is still there. One that is gone altogether has
-            // its machine answer our bytes with a reset, which an empty write brings to light.
+            // A client that announced the end of its requests still reads. If it is gone all the same, its
+            // machine answers our bytes with a reset, which an empty write brings to light.
             self.stream.write(&[]).map_err(|_| Broken)?;
         }
         if self.outbox.len() >= OUTBOX_LIMIT {

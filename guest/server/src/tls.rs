@@ -100,7 +100,10 @@ pub(crate) struct Session {
     outgoing: Vec<u8>,
     plaintext: Vec<u8>,
     established: bool,
-    input_ended: bool,
+    /// The peer announced that it will send nothing more (close_notify).
+    notified: bool,
+    /// The stream has no more bytes.
+    stream_ended: bool,
 }
 
 /// What to do once application data may be sent.
@@ -122,7 +125,8 @@ impl Session {
             outgoing: Vec::new(),
             plaintext: Vec::new(),
             established: false,
-            input_ended: false,
+            notified: false,
+            stream_ended: false,
         })
     }
 
@@ -133,7 +137,13 @@ impl Session {
 
     /// Whether the peer will send nothing more, because it said so or its stream ended.
     pub(crate) fn input_ended(&self) -> bool {
-        self.input_ended
+        self.notified || self.stream_ended
+    }
+
+    /// Whether the peer's stream ended without notice. RFC 8446, 6.1, demands the notice of a peer that
+    /// goes on reading; this one is gone.
+    pub(crate) fn was_cut_off(&self) -> bool {
+        self.stream_ended && !self.notified
     }
 
     /// Whether all ciphertext has been written.
@@ -153,7 +163,7 @@ impl Session {
     /// buffer and [`Session::transmit`] can still deliver it.
     pub(crate) fn receive<S: Stream>(&mut self, stream: &mut S) -> Result<bool, Broken> {
         let room = self.plaintext.len() < PLAINTEXT_LIMIT && self.outgoing.len() < OUTGOING_LIMIT;
-        if self.input_ended || !room || !stream.read_ready().map_err(|_| Broken)? {
+        if self.stream_ended || !room || !stream.read_ready().map_err(|_| Broken)? {
             return Ok(false);
         }
         let held = self.incoming.len();
@@ -167,7 +177,7 @@ impl Session {
         self.incoming.truncate(held + count);
         read.map_err(|_| Broken)?;
         if count == 0 {
-            self.input_ended = true;
+            self.stream_ended = true;
             return Ok(true);
         }
         self.drive(Intent::Nothing).map(|_| true)
@@ -241,7 +251,7 @@ impl Session {
                     }
                     outcome = Some(Ok(true));
                 }
-                Ok(ConnectionState::PeerClosed) => self.input_ended = true,
+                Ok(ConnectionState::PeerClosed) => self.notified = true,
                 Ok(ConnectionState::BlockedHandshake | ConnectionState::Closed) => {
                     outcome = Some(Ok(false));
                 }
