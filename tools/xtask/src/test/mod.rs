@@ -115,12 +115,13 @@ impl Suite {
 
     /// Counts a test whose oracle is not here.
     pub fn skip(&mut self, name: &str, why: &str) {
-        eprintln!("SKIPPED: {name}: {why}");
         if self.strict {
             self.fail(
                 name,
-                &Failure::new(format!("{REQUIRE_ORACLES}=1, and: {why}")),
+                &Failure::new(format!("{why}, and {REQUIRE_ORACLES}=1")),
             );
+        } else {
+            eprintln!("SKIPPED: {name}: {why}");
         }
     }
 
@@ -170,11 +171,9 @@ mod tests {
     #[test]
     fn outcomes_are_counted() {
         let mut suite = suite(None);
-        suite.strict = false;
         suite.check("good", || Ok(()));
         suite.check("bad", || Err(Failure::new("why")));
         suite.check("worse", || panic!("oh"));
-        suite.skip("blind", "no oracle");
         suite.add(3);
         assert_eq!((suite.passed, suite.failed), (4, 2));
         assert!(suite.finish().is_err());
