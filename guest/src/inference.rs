@@ -7,8 +7,12 @@ use machine::smp::Team;
 use server::Config;
 use server::config::KvPrecision;
 
-/// Memory left for connections, requests and answers.
-const RESERVE: usize = 64 << 20;
+/// Memory left for everything that does not grow with the clients' demands.
+const RESERVE: usize = 32 << 20;
+/// Memory left for the buffers of one connection: network, TLS, headers.
+const CONNECTION: usize = 256 << 10;
+/// Memory left for one request body: itself, decoded, its tokens.
+const BODY_COPIES: usize = 4;
 
 /// The CPUs that compute: the whole team, or its first members.
 pub struct Workers {
@@ -55,7 +59,14 @@ pub fn engine(
         },
         ..EngineOptions::default()
     };
-    let room = heap::free_bytes().saturating_sub(RESERVE);
+    let limits = &config.limits;
+    let reserve = limits
+        .request_bytes
+        .saturating_mul(BODY_COPIES)
+        .saturating_add(CONNECTION)
+        .saturating_mul(limits.connections)
+        .saturating_add(RESERVE);
+    let room = heap::free_bytes().saturating_sub(reserve);
     let mut tokens = context.saturating_mul(config.model.max_sequences);
     loop {
         options.kv_tokens = Some(tokens);
