@@ -6,6 +6,7 @@
 use core::fmt;
 use core::time::Duration;
 
+use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 
@@ -59,7 +60,7 @@ impl fmt::Display for Failure {
 /// How far the model has come.
 enum Stage {
     /// It is being read; the percentage last printed.
-    Loading(Reading, u8),
+    Loading(Box<Reading>, u8),
     /// It is served, or never will be.
     Settled,
 }
@@ -138,7 +139,7 @@ impl Service {
         match reading {
             Ok(reading) => {
                 service.server.set_health(Health::Loading { percent: 0 });
-                service.stage = Stage::Loading(reading, 0);
+                service.stage = Stage::Loading(Box::new(reading), 0);
             }
             Err(failure) => service.fail(&failure),
         }
