@@ -1,5 +1,6 @@
 //! `vitrine tokenize`: text to token ids, a line at a time.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Write, stdin, stdout};
 use std::path::PathBuf;
@@ -25,6 +26,9 @@ pub struct Args {
     /// The text [default: stdin]
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// Each line is a JSON string, which may have line ends in it
+    #[arg(long)]
+    json_lines: bool,
     /// Take text that spells a control token as text
     #[arg(long)]
     plain: bool,
@@ -53,7 +57,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     while read_line(&mut input, &mut line)? {
         let text = core::str::from_utf8(&line)
             .map_err(|error| Failure::new(format!("the text is not UTF-8: {error}")))?;
-        let ids = tokenizer.encode(text, !args.plain);
+        let text = match args.json_lines {
+            true => serde_json::from_str(text)
+                .map_err(|error| Failure::new(format!("a line is not a JSON string: {error}")))?,
+            false => Cow::Borrowed(text),
+        };
+        let ids = tokenizer.encode(&text, !args.plain);
         let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
         match args.json {
             true => writeln!(out, "[{}]", ids.join(",")),

@@ -13,6 +13,7 @@ mod lockfiles;
 mod models;
 mod packages;
 mod process;
+mod python;
 mod test;
 mod tools;
 mod workspace;

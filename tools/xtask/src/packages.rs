@@ -2,7 +2,7 @@
 
 use std::env;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::failure::{Failure, Result};
@@ -21,6 +21,8 @@ pub enum Program {
     Curl,
     /// Speaks TLS; an implementation we did not write.
     OpenSsl,
+    /// Runs `tokenizers`; an implementation we did not write.
+    Python,
 }
 
 /// What building the image and the tools takes.
@@ -28,7 +30,7 @@ pub const BUILD: &[Program] = &[Program::Gcc, Program::Gxx];
 /// What running the image takes besides.
 pub const RUN: &[Program] = &[Program::Gcc, Program::Gxx, Program::Qemu];
 /// What it is compared with besides.
-pub const ORACLES: &[Program] = &[Program::Curl, Program::OpenSsl];
+pub const ORACLES: &[Program] = &[Program::Curl, Program::OpenSsl, Program::Python];
 
 /// For apt-get, which may have to wait for another apt-get.
 const LIMIT: Duration = Duration::from_secs(1800);
@@ -42,7 +44,20 @@ impl Program {
             Self::Qemu => "qemu-system-x86_64",
             Self::Curl => "curl",
             Self::OpenSsl => "openssl",
+            Self::Python => "python3",
         }
+    }
+
+    /// Whether it is here. Debian's Python comes without what makes virtual environments.
+    fn is_here(self) -> bool {
+        let complete = || {
+            Command::new(self.command())
+                .args(["-c", "import ensurepip, venv"])
+                .stderr(Stdio::null())
+                .status()
+                .is_ok_and(|status| status.success())
+        };
+        exists(self.command()) && (self != Self::Python || complete())
     }
 
     /// The Debian package it comes in.
@@ -53,6 +68,7 @@ impl Program {
             Self::Qemu => "qemu-system-x86",
             Self::Curl => "curl",
             Self::OpenSsl => "openssl",
+            Self::Python => "python3-venv",
         }
     }
 }
@@ -95,7 +111,7 @@ pub fn provide(programs: &[Program]) -> Result<()> {
 fn missing(programs: &[Program]) -> Vec<&'static str> {
     programs
         .iter()
-        .filter(|program| !exists(program.command()))
+        .filter(|program| !program.is_here())
         .map(|program| program.package())
         .collect()
 }

@@ -50,6 +50,12 @@ impl Workspace {
         Ok(self.products()?.join("vitrine.fd"))
     }
 
+    /// Oracle vectors: `VITRINE_VECTORS`, or beside the checkout.
+    pub fn vectors(&self) -> PathBuf {
+        env::var_os("VITRINE_VECTORS")
+            .map_or_else(|| self.root.join("../shared/vectors"), PathBuf::from)
+    }
+
     /// A cargo command in the host workspace, with this process's environment.
     pub fn cargo(&self) -> Command {
         let mut command = Command::new("cargo");

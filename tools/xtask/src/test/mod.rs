@@ -6,6 +6,9 @@
 mod cargo;
 mod e2e;
 mod image;
+mod logits;
+mod memory;
+mod tokenizers;
 
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -46,6 +49,9 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     suite.check("lockfiles", || lockfiles::check(workspace));
     cargo::run(&mut suite, workspace);
     image::run(&mut suite, workspace);
+    tokenizers::run(&mut suite, workspace);
+    logits::run(&mut suite, workspace);
+    memory::run(&mut suite, workspace);
     e2e::run(&mut suite, workspace);
     suite.finish()
 }
