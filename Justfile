@@ -23,3 +23,7 @@ fmt:
 # Clippy in both workspaces
 lint:
     cargo xtask lint
+
+# Search for model files that do harm
+fuzz *arguments:
+    cargo xtask fuzz {{arguments}}

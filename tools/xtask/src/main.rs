@@ -5,6 +5,7 @@
 mod boot;
 mod demo;
 mod failure;
+mod fuzz;
 mod guest;
 mod image_step;
 mod interrupt;
@@ -37,6 +38,7 @@ enum Command {
     Demo(demo::Arguments),
     Boot(boot::Arguments),
     Test(test::Arguments),
+    Fuzz(fuzz::Arguments),
     /// Format the sources of both workspaces
     Fmt {
         /// Fail where they are not formatted instead
@@ -77,6 +79,7 @@ fn run(command: &Command) -> Result<()> {
         Command::Demo(arguments) => demo::run(&workspace, arguments),
         Command::Boot(arguments) => boot::run(&workspace, arguments),
         Command::Test(arguments) => test::run(&workspace, arguments),
+        Command::Fuzz(arguments) => fuzz::run(&workspace, arguments),
         Command::Fmt { check } => lint::format(&workspace, *check),
         Command::Lint => {
             packages::provide(packages::BUILD)?;

@@ -29,6 +29,17 @@ pub fn print(args: &Args, task: Task<'_>) -> Result<(), Failure> {
         workers,
         options,
     } = task;
+    // Before anything is printed.
+    let tokenizer = model.tokenizer();
+    if let Some(token) = args
+        .force
+        .iter()
+        .find(|&&token| tokenizer.kind(token).is_none())
+    {
+        return Err(Failure::usage(format!(
+            "token {token} is not in the vocabulary"
+        )));
+    }
     let mut session = Session::new(model, kernels, workers, &options).map_err(Failure::usage)?;
     let mut out = BufWriter::new(stdout().lock());
     let mut tokens = Vec::new();

@@ -132,8 +132,9 @@ impl Judge<'_> {
                 answer.logits.len()
             );
             let error = relative_rms(&answer.logits[0], reference);
+            let near = error <= self.tolerance.relrms;
             ensure!(
-                error <= self.tolerance.relrms,
+                near,
                 "{what}: relRMS {error} where {} is allowed",
                 self.tolerance.relrms
             );
