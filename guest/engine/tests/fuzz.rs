@@ -1,7 +1,8 @@
 //! Hostile model files: a corpus that is replayed by every test run, and a search for more.
 //!
 //! `cargo test -p engine --test fuzz -- --ignored search` mutates the corpus for `VITRINE_FUZZ_SECONDS` (60 by default) and
-//! keeps a file that does harm; it then belongs into `tests/corpus`. `-- --ignored write` writes the corpus anew.
+//! keeps a file that does harm; it then belongs into `tests/corpus`. `-- --ignored write` writes the corpus anew. The search of
+//! `cargo xtask fuzz` starts from the same corpus, does the same with a file, and is guided by the code that it reaches.
 
 mod common;
 

@@ -3,22 +3,30 @@
 
 mod common;
 
-use common::Aligned;
 use common::model::{LEAST, SMALL, Shape, writer};
 use common::threads::Threads;
 use common::vectors::relative_rms;
+use common::{Aligned, GgufWriter};
 use engine::gguf::Gguf;
 use engine::{EngineOptions, Model, Session};
-use kernels::{Isa, Kernels};
+use kernels::{Format, Isa, Kernels};
 
 /// Stretching of the context: the factor and the trained context.
 type Yarn = Option<(f32, u32)>;
 
 fn tensor(gguf: &Gguf<'_>, name: &str) -> Vec<f64> {
-    let data = gguf.tensor(name).unwrap().data;
-    data.chunks_exact(4)
-        .map(|bytes| f64::from(f32::from_le_bytes(bytes.try_into().unwrap())))
-        .collect()
+    let tensor = gguf.tensor(name).unwrap();
+    let row = tensor.dimensions[0] as usize;
+    let kernels = Kernels::for_isa(Isa::Scalar).unwrap();
+    let mut values = vec![0.0; row];
+    let rows = tensor
+        .data
+        .chunks_exact(tensor.format.row_bytes(row).unwrap());
+    rows.flat_map(|bytes| {
+        kernels.dequantize(tensor.format, bytes, &mut values);
+        values.iter().map(|&value| value.into()).collect::<Vec<_>>()
+    })
+    .collect()
 }
 
 /// `weights x`, the rows of `weights` as long as `x`.
@@ -29,17 +37,17 @@ fn product(weights: &[f64], x: &[f64]) -> Vec<f64> {
         .collect()
 }
 
-fn norm(x: &[f64], weight: &[f64]) -> Vec<f64> {
+fn norm(x: &[f64], weight: &[f64], epsilon: f64) -> Vec<f64> {
     let mean = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
     x.iter()
         .zip(weight)
-        .map(|(x, weight)| x / (mean + 1e-6).sqrt() * weight)
+        .map(|(x, weight)| x / (mean + epsilon).sqrt() * weight)
         .collect()
 }
 
 /// Turns a head to a position, as the YaRN paper and llama.cpp define it.
-fn rotate(head: &mut [f64], position: usize, yarn: Yarn) {
-    let (dims, theta) = (head.len() as f64, 1e6f64);
+fn rotate(head: &mut [f64], position: usize, theta: f64, yarn: Yarn) {
+    let dims = head.len() as f64;
     let half = head.len() / 2;
     for pair in 0..half {
         let mut frequency = theta.powf(-2.0 * pair as f64 / dims);
@@ -68,6 +76,10 @@ fn rotate(head: &mut [f64], position: usize, yarn: Yarn) {
 /// The logits after the last of `tokens`.
 fn reference(gguf: &Gguf<'_>, shape: &Shape, tokens: &[u32], yarn: Yarn) -> Vec<f32> {
     let (hidden, head_dim) = (shape.hidden as usize, shape.head_dim as usize);
+    let number = |key| f64::from(gguf.float(key).unwrap().unwrap());
+    let theta = number("qwen3.rope.freq_base");
+    let epsilon = number("qwen3.attention.layer_norm_rms_epsilon");
+    let norm = |x: &[f64], weight: &[f64]| norm(x, weight, epsilon);
     let embedding = tensor(gguf, "token_embd.weight");
     let mut stream: Vec<Vec<f64>> = tokens
         .iter()
@@ -85,7 +97,7 @@ fn reference(gguf: &Gguf<'_>, shape: &Shape, tokens: &[u32], yarn: Yarn) -> Vec<
             let mut heads = Vec::new();
             for head in product(weights, x).chunks_exact(head_dim) {
                 let mut head = norm(head, &get(weight));
-                rotate(&mut head, position, yarn);
+                rotate(&mut head, position, theta, yarn);
                 heads.push(head);
             }
             heads
@@ -150,6 +162,11 @@ fn check(shape: &Shape, yarn: Yarn) {
             .f32("qwen3.rope.scaling.factor", factor)
             .u32("qwen3.rope.scaling.original_context_length", trained);
     }
+    // Keys and values are rounded to half precision.
+    compare(&writer, shape, yarn, 0.002);
+}
+
+fn compare(writer: &GgufWriter, shape: &Shape, yarn: Yarn, tolerance: f64) {
     let file = Aligned::new(&writer.finish().1);
     let known = usize::from(shape.last_byte) + 1;
     let tokens: Vec<u32> = (0..40.min(shape.context as usize))
@@ -169,8 +186,7 @@ fn check(shape: &Shape, yarn: Yarn) {
         };
         let mut session = Session::new(model, kernels, Threads(2), &options).unwrap();
         let error = relative_rms(session.feed(&tokens).unwrap(), &expected);
-        // Keys and values are rounded to half precision.
-        assert!(error < 0.002, "{}: relRMS {error}", kernels.isa());
+        assert!(error < tolerance, "{}: relRMS {error}", kernels.isa());
     }
 }
 
@@ -231,4 +247,123 @@ fn stretched_contexts() {
         },
         Some((2.0, 1024)),
     );
+}
+
+#[test]
+fn other_bases_and_epsilons() {
+    for (theta, epsilon) in [(1e4, 1e-3), (5e6, 1e-5), (1e7, 0.1)] {
+        let (base, least) = (
+            "qwen3.rope.freq_base",
+            "qwen3.attention.layer_norm_rms_epsilon",
+        );
+        let mut writer = writer(&SMALL);
+        writer.remove(base).f32(base, theta);
+        writer.remove(least).f32(least, epsilon);
+        compare(&writer, &SMALL, None, 0.002);
+    }
+}
+
+/// Where the blocks of a tensor type have their half-precision numbers, and what each is for weights around zero when the scale
+/// is 1: the type's number, the offsets, and those numbers.
+const BLOCKS: [(u32, &[(usize, f64)]); 12] = [
+    (2, &[(0, 1.0)]),
+    (3, &[(0, 1.0), (2, -7.5)]),
+    (6, &[(0, 1.0)]),
+    (7, &[(0, 1.0), (2, -15.5)]),
+    (8, &[(0, 1.0)]),
+    (10, &[(80, 1.0), (82, 1.5)]),
+    (11, &[(108, 1.0)]),
+    (12, &[(0, 1.0), (2, 7.5)]),
+    (13, &[(0, 1.0), (2, 15.5)]),
+    (14, &[(208, 1.0)]),
+    (20, &[(0, 1.0)]),
+    (23, &[(0, 1.0)]),
+];
+
+/// Random blocks of a type whose weights have about the given root mean square.
+fn blocks(kind: u32, halves: &[(usize, f64)], weights: usize, rms: f64) -> Vec<u8> {
+    let format = Format::from_ggml_type(kind).unwrap();
+    let mut state = 1u64;
+    let random = std::iter::repeat_with(|| {
+        state = state
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        (state >> 56) as u8
+    });
+    let mut bytes: Vec<u8> = random.take(format.row_bytes(weights).unwrap()).collect();
+    let kernels = Kernels::for_isa(Isa::Scalar).unwrap();
+    let mut values = vec![0.0; weights];
+    let mut scale = 1.0;
+    // The first round measures.
+    for _ in 0..2 {
+        for block in bytes.chunks_exact_mut(format.block_bytes()) {
+            for &(offset, factor) in halves {
+                let value = (scale * factor) as f32;
+                kernels.f32_to_f16(&[value], &mut block[offset..offset + 2]);
+            }
+        }
+        kernels.dequantize(format, &bytes, &mut values);
+        let squares: f32 = values.iter().map(|value| value * value).sum();
+        scale = rms / f64::from(squares / weights as f32).sqrt();
+    }
+    bytes
+}
+
+#[test]
+fn every_quantised_type() {
+    let shape = Shape {
+        hidden: 256,
+        feed_forward: 512,
+        head_dim: 128,
+        ..SMALL
+    };
+    for (kind, halves) in BLOCKS {
+        let mut writer = writer(&shape);
+        let file = Aligned::new(&writer.finish().1);
+        for tensor in Gguf::parse(file.bytes()).unwrap().tensors() {
+            let [row, count, ..] = tensor.dimensions;
+            if count > 1 {
+                let data = blocks(
+                    kind,
+                    halves,
+                    (row * count) as usize,
+                    (row as f64).powf(-0.5),
+                );
+                writer
+                    .remove(tensor.name)
+                    .tensor(tensor.name, &[row, count], kind, &data);
+            }
+        }
+        println!("type {kind}");
+        // The products take activations of eight bits.
+        compare(&writer, &shape, None, 0.05);
+    }
+}
+
+#[test]
+fn half_precision_types() {
+    let kernels = Kernels::for_isa(Isa::Scalar).unwrap();
+    for kind in [1, 30] {
+        let mut writer = writer(&SMALL);
+        let file = Aligned::new(&writer.finish().1);
+        for tensor in Gguf::parse(file.bytes()).unwrap().tensors() {
+            let [row, count, ..] = tensor.dimensions;
+            if count == 1 {
+                continue;
+            }
+            let halves = tensor.data.chunks_exact(4).flat_map(|bytes| {
+                let mut half = [bytes[2], bytes[3]];
+                if kind == 1 {
+                    let value = f32::from_le_bytes(bytes.try_into().unwrap());
+                    kernels.f32_to_f16(&[value], &mut half);
+                }
+                half
+            });
+            let data: Vec<u8> = halves.collect();
+            writer
+                .remove(tensor.name)
+                .tensor(tensor.name, &[row, count], kind, &data);
+        }
+        compare(&writer, &SMALL, None, 0.005);
+    }
 }
