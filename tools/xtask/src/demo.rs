@@ -204,8 +204,9 @@ fn ask(client: &mut Client, model: &str, arguments: &Arguments) -> Result<Answer
                 first = first.or(last);
             }
             let text = choice.delta.content.unwrap_or_default();
-            // The answer is shown as it comes; a terminal that is gone takes nothing.
-            let _ = write!(io::stderr(), "{text}");
+            // The answer is shown as it comes, without what could drive a terminal; one that is gone takes nothing.
+            let shown = text.replace(|c: char| c.is_control() && !"\n\t".contains(c), "\u{fffd}");
+            let _ = write!(io::stderr(), "{shown}");
             answer += &text;
             finish_reason = choice.finish_reason.or(finish_reason);
         }

@@ -55,7 +55,8 @@ impl<T, E: fmt::Display> Context<T> for core::result::Result<T, E> {
 /// Fails with the formatted message unless the condition holds.
 macro_rules! ensure {
     ($condition:expr, $($message:tt)+) => {
-        if !$condition {
+        let holds: bool = $condition;
+        if !holds {
             return Err($crate::failure::Failure::new(format!($($message)+)));
         }
     };
