@@ -16,11 +16,11 @@ image:
 boot *arguments:
     cargo xtask boot {{arguments}}
 
-# Format both workspaces
+# Format every workspace
 fmt:
     cargo xtask fmt
 
-# Clippy in both workspaces
+# Clippy in every workspace
 lint:
     cargo xtask lint
 

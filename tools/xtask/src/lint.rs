@@ -1,4 +1,4 @@
-//! Formatting and lints, in both workspaces.
+//! Formatting and lints, in every workspace.
 
 use std::process::Command;
 use std::time::Duration;
@@ -12,7 +12,7 @@ const LIMIT: Duration = Duration::from_secs(3600);
 
 /// Formats the sources, or with `check` fails where they are not formatted.
 pub fn format(workspace: &Workspace, check: bool) -> Result<()> {
-    for mut cargo in [workspace.cargo(), guest_cargo(workspace)] {
+    for mut cargo in cargos(workspace) {
         cargo.args(["fmt", "--all"]);
         if check {
             cargo.arg("--check");
@@ -24,11 +24,19 @@ pub fn format(workspace: &Workspace, check: bool) -> Result<()> {
 
 /// Clippy; a warning is a failure.
 pub fn lint(workspace: &Workspace) -> Result<()> {
-    for mut cargo in [workspace.cargo(), guest_cargo(workspace)] {
+    for mut cargo in cargos(workspace) {
         cargo.args(["clippy", "--workspace", "--all-targets", "--locked"]);
         process::run(cargo.args(["--", "--deny", "warnings"]), LIMIT)?;
     }
     Ok(())
+}
+
+/// A cargo command in each workspace.
+fn cargos(workspace: &Workspace) -> [Command; 3] {
+    let mut fuzz = workspace.cargo();
+    fuzz.current_dir(workspace.root.join("tools/fuzz"))
+        .env("CARGO_TARGET_DIR", workspace.target.join("fuzz"));
+    [workspace.cargo(), guest_cargo(workspace), fuzz]
 }
 
 /// A cargo command in the TD workspace.

@@ -39,13 +39,13 @@ enum Command {
     Boot(boot::Arguments),
     Test(test::Arguments),
     Fuzz(fuzz::Arguments),
-    /// Format the sources of both workspaces
+    /// Format the sources of every workspace
     Fmt {
         /// Fail where they are not formatted instead
         #[arg(long)]
         check: bool,
     },
-    /// Clippy in both workspaces; a warning is a failure
+    /// Clippy in every workspace; a warning is a failure
     Lint,
     /// Check that the image is built from the packages that are tested
     Lockfiles {
