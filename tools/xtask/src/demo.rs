@@ -228,47 +228,50 @@ fn ask(client: &mut Client, model: &str, arguments: &Arguments) -> Result<Answer
 
 impl Report<'_> {
     fn print(&self, json: bool, vitrine: &Path) -> Result<()> {
+        let text = self.for_a_person(vitrine);
         if json {
+            eprintln!("\n{text}");
             println!("{}", serde_json::to_string(self)?);
-            return Ok(());
-        }
-        println!();
-        println!(
-            "boot                 {} ms from reset to ready",
-            self.boot_ms
-        );
-        println!(
-            "time to first token  {:.0} ms",
-            self.answer.time_to_first_token_ms
-        );
-        if let Some(rate) = self.answer.tokens_per_second {
-            println!(
-                "tokens per second    {rate:.1} ({} tokens)",
-                self.answer.tokens
-            );
-        }
-        if let Some(Kept {
-            address,
-            process,
-            log,
-        }) = &self.kept
-        {
-            let port = address.rsplit(':').next().unwrap_or_default();
-            println!("\nThe guest runs on. Talk to it:");
-            println!(
-                "  {} chat --to {address} --insecure-no-tee",
-                vitrine.display()
-            );
-            println!(
-                "  curl -k https://127.0.0.1:{port}/v1/chat/completions -H 'Content-Type: application/json' \\\n    \
-                 -d '{{\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}],\"max_tokens\":32}}'"
-            );
-            println!(
-                "Its console is in {}; `kill {process}` ends it.",
-                log.display()
-            );
+        } else {
+            println!("\n{text}");
         }
         Ok(())
+    }
+
+    fn for_a_person(&self, vitrine: &Path) -> String {
+        let Answer {
+            tokens,
+            time_to_first_token_ms,
+            tokens_per_second,
+            ..
+        } = &self.answer;
+        let mut lines = vec![
+            format!(
+                "boot                 {} ms from reset to ready",
+                self.boot_ms
+            ),
+            format!("time to first token  {time_to_first_token_ms:.0} ms"),
+        ];
+        if let Some(rate) = tokens_per_second {
+            lines.push(format!("tokens per second    {rate:.1} ({tokens} tokens)"));
+        }
+        if let Some(kept) = &self.kept {
+            let Kept {
+                address,
+                process,
+                log,
+            } = kept;
+            let (vitrine, log) = (vitrine.display(), log.display());
+            let https = address.replace("tcp://", "https://");
+            lines.extend([
+                "\nThe guest runs on. Talk to it:".to_owned(),
+                format!("  {vitrine} chat --to {address} --insecure-no-tee"),
+                format!("  curl -k {https}/v1/chat/completions -H 'Content-Type: application/json' \\"),
+                "    -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}], \"max_tokens\": 32}'".to_owned(),
+                format!("Its console is in {log}; `kill {process}` ends it."),
+            ]);
+        }
+        lines.join("\n")
     }
 }
 
