@@ -2,14 +2,22 @@
 //!
 //! [`Metadata::parse`] reads the TDVF metadata by the rules of mainline QEMU (`hw/i386/pc_sysfw_ovmf.c`, `hw/i386/tdvf.c`), and
 //! [`mrtd`] replays the launch: one record per page added and per chunk extended, into one SHA-384, as the TDX module does. Two orders of
-//! those records exist in the field, so there are two values to publish ([`PageOrder`]).
+//! those records exist in the field, so there are two values to publish ([`PageOrder`]). [`rtmr`] does the same for the registers that the
+//! TD itself extends, and [`Manifest`] is the file in which all of it is published.
 #![forbid(unsafe_code)]
 
+mod hex;
+pub mod manifest;
 mod metadata;
 mod mrtd;
+mod register;
+pub mod rtmr;
 
+pub use hex::{BitsHex, Hex, HexError, Sha256Hex, Sha384Hex};
+pub use manifest::{Manifest, ManifestError};
 pub use metadata::{Attributes, Metadata, MetadataError, Section, SectionType};
 pub use mrtd::{PageOrder, Record, mrtd, records};
+pub use register::Register;
 
 use sha2::{Digest, Sha384};
 
