@@ -1,0 +1,38 @@
+//! A public-key infrastructure of the shape of Intel's for SGX and TDX, and a quoting enclave whose quotes it certifies.
+//!
+//! The TD emulator attests with it, and the verifier's tests take evidence from it: sound evidence, and every defect of the
+//!
+//! * [`TestPki`]: root → platform CA → PCK, root → TCB signing; kept in a directory or made anew.
+//! * [`Td`]: what a TDREPORT says; [`Td::report`] writes one, with its hashes and its MAC.
+//! * [`QuotingEnclave`]: checks a TDREPORT as the real one does, then signs a quote.
+//! * [`Collateral`]: CRLs, TCB info and QE identity in the JSON form of `dcap-qvl` (`QuoteCollateralV3`).
+//! * [`Scenario`]: everything a verifier is shown, open to change before and after it is signed.
+//!
+//! Layouts: Intel's DCAP sources (`sgx_quote_4.h`, `sgx_quote_5.h`) and the PCK certificate profile, as read from genuine quotes.
+
+#![forbid(unsafe_code)]
+
+mod certificate;
+mod collateral;
+mod enclave;
+mod error;
+mod key;
+mod pck_extension;
+mod pki;
+mod platform;
+mod quote;
+mod scenario;
+mod store;
+mod tcb;
+mod td;
+
+pub use collateral::{Collateral, Revoked};
+pub use enclave::{QuoteFormat, QuotingEnclave, QuotingError};
+pub use error::Error;
+pub use key::Key;
+pub use pki::TestPki;
+pub use platform::Platform;
+pub use quote::{Quote, QuoteBody};
+pub use scenario::{Evidence, Scenario};
+pub use tcb::{Level, ModuleIdentity, ModuleSvn, QeIdentity, QeSvn, Status, Svn, Svns, TcbInfo};
+pub use td::Td;
