@@ -8,10 +8,10 @@ use ring::{
     hkdf::{HKDF_SHA256, Salt},
     hmac::{self, HMAC_SHA256},
 };
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::{Zeroize, Zeroizing};
 
 /// The secret that opens one sealed file. Overwritten when dropped, never printed.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone)]
 pub struct FileKey([u8; Self::LENGTH]);
 
 impl FileKey {
@@ -34,6 +34,12 @@ impl FileKey {
         let derived = Salt::new(HKDF_SHA256, nonce).extract(&self.0);
         let key = derived.expand(&[b"payload"], &CHACHA20_POLY1305)?;
         Ok(LessSafeKey::new(key.into()))
+    }
+}
+
+impl Drop for FileKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 
