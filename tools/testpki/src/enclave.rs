@@ -2,13 +2,12 @@
 
 use std::fmt;
 
-use ring::{digest, hmac};
+use ring::hmac;
+use tdx::report::{REPORT, ReportMac, TdReport};
 
-use crate::td::{REPORT_BYTES, at, mac_key};
+use crate::report::{mac_key, sha384};
 use crate::{Error, Quote, QuoteBody, TestPki};
 
-/// REPORTTYPE.TYPE of a TDREPORT.
-const TDX: u8 = 0x81;
 /// REPORTTYPE.SUBTYPE of a TDREPORT.
 const TD: u8 = 0;
 /// Highest REPORTTYPE.VERSION known here; 1 says that SERVTD_HASH is valid.
@@ -50,8 +49,8 @@ pub enum QuotingError {
 impl fmt::Display for QuotingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Size(size) => write!(f, "a TDREPORT has {REPORT_BYTES} bytes, not {size}"),
-            Self::Type(kind) => write!(f, "report type {kind:#x} is not a TD's ({TDX:#x})"),
+            Self::Size(size) => write!(f, "a TDREPORT has {REPORT} bytes, not {size}"),
+            Self::Type(kind) => write!(f, "report type {kind:#x} is not a TD's"),
             Self::Subtype(subtype) => write!(f, "TDREPORT subtype {subtype} is unknown"),
             Self::Version(version) => write!(f, "TDREPORT version {version} is unknown"),
             Self::Mac => f.write_str("the TDREPORT's MAC is not of this platform"),
@@ -79,7 +78,7 @@ impl<'a> QuotingEnclave<'a> {
 
     /// Checks a TDREPORT and returns the bytes of the quote that says the same.
     pub fn quote(&self, report: &[u8], format: QuoteFormat) -> Result<Vec<u8>, QuotingError> {
-        let report = self.check(report)?;
+        let report = &self.check(report)?;
         let keys = &self.pki.keys;
         let mut quote = unsigned(self.pki, report, format, &self.pki.pck_chain());
         quote
@@ -89,28 +88,28 @@ impl<'a> QuotingEnclave<'a> {
     }
 
     /// A TDREPORT that this platform's module made and nobody changed.
-    fn check<'r>(&self, report: &'r [u8]) -> Result<&'r [u8; REPORT_BYTES], QuotingError> {
-        let report: &[u8; REPORT_BYTES] = report
+    fn check(&self, bytes: &[u8]) -> Result<TdReport, QuotingError> {
+        let bytes = bytes
             .try_into()
-            .map_err(|_| QuotingError::Size(report.len()))?;
-        if report[at::TYPE] != TDX {
-            return Err(QuotingError::Type(report[at::TYPE]));
+            .map_err(|_| QuotingError::Size(bytes.len()))?;
+        let report = TdReport::from_bytes(bytes);
+        let TdReport { mac, tcb, td, .. } = &report;
+        if mac.tee_type != ReportMac::TDX {
+            return Err(QuotingError::Type(mac.tee_type));
         }
-        if report[at::SUBTYPE] != TD {
-            return Err(QuotingError::Subtype(report[at::SUBTYPE]));
+        if mac.subtype != TD {
+            return Err(QuotingError::Subtype(mac.subtype));
         }
-        if report[at::VERSION] > LAST_VERSION {
-            return Err(QuotingError::Version(report[at::VERSION]));
+        if mac.version > LAST_VERSION {
+            return Err(QuotingError::Version(mac.version));
         }
         let key = mac_key(&self.pki.keys.report);
-        hmac::verify(&key, &report[at::AUTHENTICATED], &report[at::MAC])
+        hmac::verify(&key, report.authenticated_bytes(), &mac.mac)
             .map_err(|_| QuotingError::Mac)?;
-        let hashes =
-            |of, hash| digest::digest(&digest::SHA384, &report[of]).as_ref() == &report[hash];
-        if !hashes(at::TEE_TCB_INFO, at::TEE_TCB_INFO_HASH) {
+        if mac.tee_tcb_info_hash != sha384(tcb.as_bytes()) {
             return Err(QuotingError::TeeTcbInfoHash);
         }
-        if !hashes(at::TD_INFO, at::TEE_INFO_HASH) {
+        if mac.tee_info_hash != sha384(td.as_bytes()) {
             return Err(QuotingError::TdInfoHash);
         }
         Ok(report)
@@ -120,21 +119,29 @@ impl<'a> QuotingEnclave<'a> {
 /// The quote that says what `report` says, not signed yet.
 pub(crate) fn unsigned(
     pki: &TestPki,
-    report: &[u8; REPORT_BYTES],
+    report: &TdReport,
     format: QuoteFormat,
     chain: &str,
 ) -> Quote {
-    // TEE_TCB_SVN, MRSEAM, MRSIGNERSEAM and SEAMATTRIBUTES lie together in both; so do ATTRIBUTES to RTMR3.
-    let module = at::TEE_TCB_SVN.start..at::SEAM_ATTRIBUTES.end;
+    let TdReport { mac, tcb, td, .. } = report;
     let mut bytes = [
-        &report[module],
-        &report[at::TD_FIELDS],
-        &report[at::REPORT_DATA],
+        &tcb.tee_tcb_svn[..],
+        &tcb.mr_seam,
+        &tcb.mr_signer_seam,
+        &tcb.attributes,
+        &td.attributes.0.to_le_bytes(),
+        &td.xfam.to_le_bytes(),
+        &td.mr_td,
+        &td.mr_config_id,
+        &td.mr_owner,
+        &td.mr_owner_config,
+        td.rtmr.as_flattened(),
+        &mac.report_data,
     ]
     .concat();
     if format == QuoteFormat::V5Td15 {
-        bytes.extend(&report[at::TEE_TCB_SVN_2]);
-        bytes.extend(&report[at::SERVTD_HASH]);
+        bytes.extend(tcb.tee_tcb_svn_2);
+        bytes.extend(td.servtd_hash);
     }
     let size = bytes.len() as u32;
     let (version, descriptor) = match format {

@@ -3,15 +3,17 @@
 //! The TD emulator attests with it, and the verifier's tests take evidence from it: sound evidence, and every defect of the
 //!
 //! * [`TestPki`]: root → platform CA → PCK, root → TCB signing; kept in a directory or made anew.
-//! * [`Td`]: what a TDREPORT says; [`Td::report`] writes one, with its hashes and its MAC.
+//! * [`Platform::report`] and [`authenticate`]: TDREPORTs as its TDX module makes them.
 //! * [`QuotingEnclave`]: checks a TDREPORT as the real one does, then signs a quote.
 //! * [`Collateral`]: CRLs, TCB info and QE identity in the JSON form of `dcap-qvl` (`QuoteCollateralV3`).
 //! * [`Scenario`]: everything a verifier is shown, open to change before and after it is signed.
+//! * [`catalogue`]: the attacks on it, by name.
 //!
 //! Layouts: Intel's DCAP sources (`sgx_quote_4.h`, `sgx_quote_5.h`) and the PCK certificate profile, as read from genuine quotes.
 
 #![forbid(unsafe_code)]
 
+pub mod catalogue;
 mod certificate;
 mod collateral;
 mod enclave;
@@ -21,10 +23,10 @@ mod pck_extension;
 mod pki;
 mod platform;
 mod quote;
+mod report;
 mod scenario;
 mod store;
 mod tcb;
-mod td;
 
 pub use collateral::{Collateral, Revoked};
 pub use enclave::{QuoteFormat, QuotingEnclave, QuotingError};
@@ -33,6 +35,9 @@ pub use key::Key;
 pub use pki::TestPki;
 pub use platform::Platform;
 pub use quote::{Quote, QuoteBody};
+pub use report::authenticate;
 pub use scenario::{Evidence, Scenario};
-pub use tcb::{Level, ModuleIdentity, ModuleSvn, QeIdentity, QeSvn, Status, Svn, Svns, TcbInfo};
-pub use td::Td;
+pub use tcb::{
+    Level, Module, ModuleIdentity, ModuleSvn, QeIdentity, QeSvn, Status, Svn, Svns, TcbInfo,
+    rfc3339,
+};

@@ -7,7 +7,7 @@ use yasna::{DERWriter, DERWriterSeq};
 use crate::Platform;
 
 /// 1.2.840.113741.1.13.1
-const SGX_EXTENSION: [u64; 7] = [1, 2, 840, 113_741, 1, 13, 1];
+pub(crate) const SGX_EXTENSION: [u64; 7] = [1, 2, 840, 113_741, 1, 13, 1];
 
 /// The extension that says what `platform` is.
 pub(crate) fn encode(platform: &Platform) -> CustomExtension {

@@ -1,6 +1,8 @@
 //! The PKI itself: keys, certificates, and what they sign.
 
-use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, SerialNumber};
+use rcgen::{
+    CertificateRevocationListParams, CustomExtension, KeyIdMethod, RevokedCertParams, SerialNumber,
+};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::certificate::{Kind, VALIDITY, date};
@@ -25,7 +27,25 @@ pub(crate) struct Keys {
     pub report: [u8; 32],
 }
 
+impl Keys {
+    fn generate() -> Result<Self, Error> {
+        let mut report = [0; 32];
+        SystemRandom::new()
+            .fill(&mut report)
+            .map_err(|_| Error::Key)?;
+        Ok(Self {
+            root: Key::generate()?,
+            platform_ca: Key::generate()?,
+            pck: Key::generate()?,
+            tcb_signing: Key::generate()?,
+            attestation: Key::generate()?,
+            report,
+        })
+    }
+}
+
 /// The certificates as PEM blocks.
+#[derive(Clone)]
 pub(crate) struct Certificates {
     pub root: String,
     pub platform_ca: String,
@@ -36,18 +56,7 @@ pub(crate) struct Certificates {
 impl TestPki {
     /// A new PKI for a platform.
     pub fn generate(platform: Platform) -> Result<Self, Error> {
-        let mut report = [0; 32];
-        SystemRandom::new()
-            .fill(&mut report)
-            .map_err(|_| Error::Key)?;
-        let keys = Keys {
-            root: Key::generate()?,
-            platform_ca: Key::generate()?,
-            pck: Key::generate()?,
-            tcb_signing: Key::generate()?,
-            attestation: Key::generate()?,
-            report,
-        };
+        let keys = Keys::generate()?;
         let root = (Kind::Root, &keys.root);
         let certify = |kind: Kind, key| kind.certify(key, root, VALIDITY, Vec::new());
         let certificates = Certificates {
@@ -80,12 +89,12 @@ impl TestPki {
 
     /// PCK certificate, platform CA and root: what a quote carries.
     pub fn pck_chain(&self) -> String {
-        [
-            &*self.certificates.pck,
-            &self.certificates.platform_ca,
-            &self.certificates.root,
-        ]
-        .concat()
+        self.chain_of(&self.certificates.pck)
+    }
+
+    /// The chain of another PCK certificate of the same authority, PEM.
+    pub fn chain_of(&self, pck: &str) -> String {
+        [pck, &self.pck_crl_chain()].concat()
     }
 
     /// Platform CA and root: who signed the PCK CRL.
@@ -101,6 +110,33 @@ impl TestPki {
     /// A PCK certificate for another platform description under the same key and authority, as PEM.
     pub fn pck_certificate(&self, platform: &Platform) -> Result<String, Error> {
         certify_pck(platform, &self.keys)
+    }
+
+    /// A PCK certificate with any extensions, under the same key and authority, as PEM.
+    pub(crate) fn pck_certificate_with(
+        &self,
+        extensions: Vec<CustomExtension>,
+    ) -> Result<String, Error> {
+        let signer = (Kind::PlatformCa, &self.keys.platform_ca);
+        Kind::Pck.certify(&self.keys.pck, signer, VALIDITY, extensions)
+    }
+
+    /// Another machine under the same root and authorities, with keys of its own.
+    pub fn sibling(&self, platform: Platform) -> Result<Self, Error> {
+        let keys = Keys {
+            root: Key::from_pem(&self.keys.root.to_pem())?,
+            platform_ca: Key::from_pem(&self.keys.platform_ca.to_pem())?,
+            tcb_signing: Key::from_pem(&self.keys.tcb_signing.to_pem())?,
+            ..Keys::generate()?
+        };
+        Ok(Self {
+            certificates: Certificates {
+                pck: certify_pck(&platform, &keys)?,
+                ..self.certificates.clone()
+            },
+            platform,
+            keys,
+        })
     }
 
     /// A TCB signing certificate of other validity (seconds since 1970) under the same key and authority, as PEM.

@@ -85,12 +85,18 @@ impl Quote {
 
     /// Signs as things stand: the PCK vouches for the attestation key, and that signs header and body.
     pub fn sign(&mut self, attestation: &Key, pck: &Key) -> Result<(), Error> {
-        self.attestation_key = attestation.public();
+        self.vouch(attestation.public(), pck)?;
+        self.signature = attestation.sign(&self.signed_part())?;
+        Ok(())
+    }
+
+    /// Has the PCK vouch for an attestation key (`x ‖ y`).
+    pub fn vouch(&mut self, attestation_key: [u8; 64], pck: &Key) -> Result<(), Error> {
+        self.attestation_key = attestation_key;
         let vouched = [&self.attestation_key[..], &self.auth_data].concat();
         let digest = digest::digest(&digest::SHA256, &vouched);
         self.qe_report[QE_REPORT_DATA..][..32].copy_from_slice(digest.as_ref());
         self.qe_report_signature = pck.sign(&self.qe_report)?;
-        self.signature = attestation.sign(&self.signed_part())?;
         Ok(())
     }
 

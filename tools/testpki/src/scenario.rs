@@ -1,14 +1,17 @@
 //! Everything a verifier is shown, described before it is signed, so that a test changes exactly one thing.
 
+use tdx::report::TdReport;
+
 use crate::enclave::unsigned;
-use crate::{Collateral, Error, QeIdentity, Quote, QuoteFormat, Revoked, TcbInfo, Td, TestPki};
+use crate::{Collateral, Error, QeIdentity, Quote, QuoteFormat, Revoked, TcbInfo, TestPki};
 
 /// Evidence about to be made. All of it is sound until something is changed.
 pub struct Scenario<'a> {
     pub pki: &'a TestPki,
     /// When everything is issued and shown, seconds since 1970.
     pub now: u64,
-    pub td: Td,
+    /// What the TDX module reports, and the quote therefore says.
+    pub report: TdReport,
     pub format: QuoteFormat,
     /// The PCK chain in the quote, PEM.
     pub chain: String,
@@ -16,6 +19,8 @@ pub struct Scenario<'a> {
     pub before_signing: fn(&mut Quote),
     /// Changes the quote after it is signed: what an attacker on the way does.
     pub after_signing: fn(&mut Quote),
+    /// An attestation key (`x ‖ y`) that the PCK vouches for though another one signs.
+    pub vouched_key: Option<[u8; 64]>,
     pub tcb_info: TcbInfo,
     pub qe_identity: QeIdentity,
     pub revoked: Vec<Revoked>,
@@ -37,11 +42,12 @@ impl<'a> Scenario<'a> {
         Ok(Self {
             pki,
             now,
-            td: Td::new(pki.platform()),
+            report: pki.platform().report(),
             format: QuoteFormat::V4,
             chain: pki.pck_chain(),
             before_signing: |_| {},
             after_signing: |_| {},
+            vouched_key: None,
             tcb_info: TcbInfo::new(pki.platform(), now)?,
             qe_identity: QeIdentity::new(pki.platform(), now)?,
             revoked: Vec::new(),
@@ -51,10 +57,12 @@ impl<'a> Scenario<'a> {
     /// Makes and signs everything.
     pub fn build(self) -> Result<Evidence, Error> {
         let keys = &self.pki.keys;
-        let report = self.td.report(self.pki.platform(), &keys.report);
-        let mut quote = unsigned(self.pki, &report, self.format, &self.chain);
+        let mut quote = unsigned(self.pki, &self.report, self.format, &self.chain);
         (self.before_signing)(&mut quote);
         quote.sign(&keys.attestation, &keys.pck)?;
+        if let Some(key) = self.vouched_key {
+            quote.vouch(key, &keys.pck)?;
+        }
         (self.after_signing)(&mut quote);
         let collateral = Collateral::sign(
             self.pki,

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use testpki::{Error, Platform, QuoteFormat, Td, TestPki};
+use testpki::{Error, Platform, QuoteFormat, TestPki, authenticate};
 
 /// 2026-03-01.
 const NOW: u64 = 1_772_323_200;
@@ -26,10 +26,11 @@ fn opening_twice_gives_the_same_root_and_the_same_report_key() {
         fs::read_to_string(TestPki::root_path(&directory)).unwrap(),
         first.root_pem()
     );
-    let report = Td::new(first.platform()).report(first.platform(), first.report_key());
+    let mut report = first.platform().report();
+    authenticate(&mut report, first.report_key());
     second
         .quoting_enclave()
-        .quote(&report, QuoteFormat::V4)
+        .quote(report.as_bytes(), QuoteFormat::V4)
         .unwrap();
 }
 
