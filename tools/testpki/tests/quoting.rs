@@ -36,6 +36,8 @@ fn a_quote_says_what_the_report_says_in_the_size_of_genuine_ones() {
             quote.len(),
             "{format:?}"
         );
+        let body = Body::find(&quote).unwrap();
+        assert_eq!(body.compare(&TdReport::from_bytes(&report)), Ok(()));
     }
 }
 
