@@ -1,0 +1,278 @@
+//! What a hostile host does to virtqueues and registers. With an honest host everything here passes through unchanged.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use virtio_queue::{Queue, QueueT};
+use vm_memory::{Bytes, GuestAddress};
+
+use super::ring::Chain;
+use crate::bus::SharedMemory;
+use crate::hostile::{Attack, Host, Target};
+
+const DELAY: Duration = Duration::from_millis(20);
+/// How long a length flickers: a few times what the guest takes to notice a completion.
+const FLICKER: Duration = Duration::from_micros(300);
+/// Completions held back before they are given out in reverse.
+const HELD: usize = 4;
+const GARBAGE: u8 = 0xa5;
+const NO_NOTIFY: u16 = 1;
+/// The queue through which a network device sends.
+const TRANSMIT: u16 = 1;
+
+/// A request that the guest must not look at again.
+struct Taken {
+    descriptors: Vec<u16>,
+    readable: Vec<(GuestAddress, u32)>,
+    /// The entry of the available ring that announced it.
+    entry: u16,
+}
+
+/// The host's hand in one ring.
+pub struct Tamper {
+    host: Arc<Host>,
+    target: Target,
+    queue: u16,
+    taken: HashMap<u16, Taken>,
+    held: Vec<(u16, u32)>,
+}
+
+impl Tamper {
+    /// A hand in queue number `queue` of a device.
+    pub fn new(host: &Arc<Host>, target: Target, queue: u16) -> Self {
+        Self {
+            host: host.clone(),
+            target,
+            queue,
+            taken: HashMap::new(),
+            held: Vec::new(),
+        }
+    }
+
+    fn strikes(&self, attack: Attack) -> bool {
+        self.host.strikes(attack, self.target)
+    }
+
+    /// A request was taken from the ring; the device has not looked at its buffers yet.
+    pub fn taken(&mut self, queue: &Queue, memory: &SharedMemory, chain: &Chain) {
+        if !self.host.is_hostile() {
+            return;
+        }
+        let mut descriptors = vec![chain.head_index()];
+        let mut readable = Vec::new();
+        for segment in chain.clone() {
+            if segment.has_next() {
+                descriptors.push(segment.next());
+            }
+            if !segment.is_write_only() {
+                readable.push((segment.addr(), segment.len()));
+            }
+        }
+        if self.strikes(Attack::BufferOverwritten) {
+            for segment in chain.clone().writable() {
+                overwrite(memory, segment.addr(), segment.len());
+            }
+        }
+        let entry = queue.next_avail().wrapping_sub(1) % queue.size();
+        let taken = Taken {
+            descriptors,
+            readable,
+            entry,
+        };
+        self.taken.insert(chain.head_index(), taken);
+    }
+
+    /// The device is done with a request: gives it back, one way or another.
+    pub fn finish(&mut self, queue: &mut Queue, memory: &SharedMemory, head: u16, written: u32) {
+        if !self.host.is_hostile() {
+            return add_used(queue, memory, head, written);
+        }
+        let taken = self.taken.remove(&head);
+        if self.strikes(Attack::RequestOverwritten)
+            && let Some(taken) = &taken
+        {
+            overwrite_request(queue, memory, taken);
+        }
+        if self.strikes(Attack::Delayed) {
+            thread::sleep(DELAY);
+        }
+        let writable = written != 0;
+        let several = taken.is_some_and(|taken| taken.descriptors.len() > 1);
+        let transmit = self.queue == TRANSMIT && self.target != Target::Disk;
+        if self.strikes(Attack::Reordered) {
+            self.held.push((head, written));
+            if self.held.len() >= HELD {
+                self.release(queue, memory);
+            }
+        } else if self.strikes(Attack::UsedIdOutOfRange) {
+            let id = u32::from(queue.size()) + self.host.below(1 << 20) as u32;
+            add_raw(queue, memory, id, written);
+        } else if several && self.strikes(Attack::UsedIdInsideRequest) {
+            add_raw(queue, memory, u32::from(head) + 1, written);
+        } else if !transmit && self.strikes(Attack::UsedTwice)
+            || transmit && self.strikes(Attack::SentTwice)
+        {
+            add_twice(queue, memory, head, written);
+        } else if self.strikes(Attack::UsedIndexAhead) {
+            add_used(queue, memory, head, written);
+            set_used_index(queue, memory, queue.next_used().wrapping_add(0x4000));
+        } else if self.strikes(Attack::UsedIndexBack) {
+            set_used_index(
+                queue,
+                memory,
+                queue.next_used().wrapping_sub(queue.size() + 1),
+            );
+        } else if writable && self.strikes(Attack::UsedLengthHuge) {
+            add_raw(
+                queue,
+                memory,
+                head.into(),
+                u32::MAX - self.host.below(1 << 16) as u32,
+            );
+        } else if writable && self.strikes(Attack::UsedLengthZero) {
+            add_used(queue, memory, head, 0);
+        } else if writable && self.strikes(Attack::LengthFlickers) {
+            flicker(queue, memory, head, written);
+        } else {
+            add_used(queue, memory, head, written);
+        }
+    }
+
+    /// The device has nothing more to do: gives out what was held back, and may ask not to be notified.
+    pub fn rest(&mut self, queue: &mut Queue, memory: &SharedMemory) {
+        if !self.held.is_empty() {
+            self.release(queue, memory);
+        }
+        if self.host.is_hostile() && self.strikes(Attack::NoNotifications) {
+            // A ring outside of shared memory is not worth attacking, here and below.
+            let _ = memory.write_obj(NO_NOTIFY.to_le(), GuestAddress(queue.used_ring()));
+        }
+    }
+
+    fn release(&mut self, queue: &mut Queue, memory: &SharedMemory) {
+        for (head, written) in self.held.drain(..).rev() {
+            add_used(queue, memory, head, written);
+        }
+    }
+}
+
+/// As a device should.
+fn add_used(queue: &mut Queue, memory: &SharedMemory, head: u16, written: u32) {
+    // A used ring outside of shared memory is the driver's loss.
+    let _ = queue.add_used(memory, head, written);
+}
+
+fn put_element(queue: &Queue, memory: &SharedMemory, position: u16, id: u32, written: u32) {
+    let offset = 4 + 8 * u64::from(position % queue.size());
+    let element = u64::from(written) << 32 | u64::from(id);
+    let _ = memory.write_obj(
+        element.to_le(),
+        GuestAddress(queue.used_ring().wrapping_add(offset)),
+    );
+}
+
+fn set_used_index(queue: &Queue, memory: &SharedMemory, index: u16) {
+    let at = GuestAddress(queue.used_ring().wrapping_add(2));
+    let _ = memory.store(index.to_le(), at, std::sync::atomic::Ordering::Release);
+}
+
+/// Any identifier at all.
+fn add_raw(queue: &mut Queue, memory: &SharedMemory, id: u32, written: u32) {
+    put_element(queue, memory, queue.next_used(), id, written);
+    queue.set_next_used(queue.next_used().wrapping_add(1));
+    set_used_index(queue, memory, queue.next_used());
+}
+
+/// Both copies become visible at once.
+fn add_twice(queue: &mut Queue, memory: &SharedMemory, head: u16, written: u32) {
+    let first = queue.next_used();
+    for position in [first, first.wrapping_add(1)] {
+        put_element(queue, memory, position, head.into(), written);
+    }
+    queue.set_next_used(first.wrapping_add(2));
+    set_used_index(queue, memory, queue.next_used());
+}
+
+/// Publishes a completion whose length changes between the truth and zero for a while, and is the truth in the end.
+fn flicker(queue: &mut Queue, memory: &SharedMemory, head: u16, written: u32) {
+    let position = queue.next_used();
+    add_used(queue, memory, head, written);
+    let start = Instant::now();
+    while start.elapsed() < FLICKER {
+        for length in [0, written] {
+            put_element(queue, memory, position, head.into(), length);
+        }
+    }
+}
+
+fn overwrite(memory: &SharedMemory, address: GuestAddress, length: u32) {
+    let _ = memory.write_slice(&vec![GARBAGE; length as usize], address);
+}
+
+fn overwrite_request(queue: &Queue, memory: &SharedMemory, taken: &Taken) {
+    for (address, length) in &taken.readable {
+        overwrite(memory, *address, *length);
+    }
+    for index in &taken.descriptors {
+        let at = queue.desc_table().wrapping_add(16 * u64::from(*index));
+        overwrite(memory, GuestAddress(at), 16);
+    }
+    let entry = queue
+        .avail_ring()
+        .wrapping_add(4 + 2 * u64::from(taken.entry));
+    overwrite(memory, GuestAddress(entry), 2);
+}
+
+/// What a driver reads from the common configuration at `offset`, where the truth is `value`.
+pub fn common(host: &Host, target: Target, offset: u64, value: u64) -> u64 {
+    if !host.is_hostile() {
+        return value;
+    }
+    let strikes = |attack| host.strikes(attack, target);
+    match offset {
+        // The upper half of the features lacks its lowest bit, virtio 1.
+        0x04 if strikes(Attack::FeaturesMissing) => value & !1,
+        0x14 if value & 8 != 0 && strikes(Attack::FeaturesRefused) => value & !8,
+        0x14 if value == 0 && strikes(Attack::ResetStuck) => 0x0f,
+        0x14 if value & 4 != 0 && strikes(Attack::NeedsReset) => value | 0x40,
+        0x15 if strikes(Attack::GenerationFlaps) => host.below(256),
+        0x18 if strikes(Attack::QueueSizeZero) => 0,
+        0x18 if strikes(Attack::QueueSizeOdd) => value.saturating_sub(3),
+        0x1e if strikes(Attack::DoorbellOutside) => 0xffff,
+        _ => value,
+    }
+}
+
+/// What a driver reads from the device's own configuration.
+pub fn device(host: &Host, target: Target, offset: u64, value: u64) -> u64 {
+    if !host.is_hostile() {
+        return value;
+    }
+    let strikes = |attack| host.strikes(attack, target);
+    match offset {
+        0 if target == Target::Disk && strikes(Attack::CapacityWrong) => value.wrapping_add(1),
+        0 if target == Target::Card && strikes(Attack::MacGroup) => value | 1,
+        0 if target == Target::Vsock && strikes(Attack::CidReserved) => 2,
+        _ => value,
+    }
+}
+
+/// What software reads from configuration space.
+pub fn configuration(host: &Host, target: Target, offset: u8, value: u32) -> u32 {
+    if !host.is_hostile() {
+        return value;
+    }
+    let strikes = |attack| host.strikes(attack, target);
+    match offset {
+        // The capability at 0x40 is the one for messages: the list never gets to the register blocks.
+        0x40 if strikes(Attack::CapabilityLoop) => value & 0xffff_00ff | 0x4000,
+        // Offsets of the four blocks, at 8 in capabilities of 16, 16, 16 and 20 bytes behind the 12 of the first.
+        0x54 | 0x64 | 0x74 | 0x84 if strikes(Attack::BlockOutside) => 0xffff_ff00,
+        0x20 if strikes(Attack::BarHuge) => value & 0x8000_000f,
+        0x20 if strikes(Attack::BarStuck) => 0x0010_000c,
+        0x20 if value & !0xf == 0 && strikes(Attack::BarPreset) => value | 0x0010_0000,
+        _ => value,
+    }
+}

@@ -1,0 +1,281 @@
+//! All attacks, one row each.
+
+use std::ops::Range;
+
+/// Whom an attack goes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The model disk and every other.
+    Disk,
+    /// The network card.
+    Card,
+    /// The vsock device.
+    Vsock,
+    /// The platform: bus, interrupts, clock.
+    Platform,
+}
+
+impl Target {
+    /// Its name, as in the names of threads.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Disk => "virtio-blk",
+            Self::Card => "virtio-net",
+            Self::Vsock => "virtio-vsock",
+            Self::Platform => "platform",
+        }
+    }
+}
+
+/// What the host does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attack {
+    /// Completes a request that does not exist.
+    UsedIdOutOfRange,
+    /// Completes the second descriptor of a request instead of the first.
+    UsedIdInsideRequest,
+    /// Completes a request of the receive queue or of a disk twice.
+    UsedTwice,
+    /// Completes a request of the transmit queue twice.
+    SentTwice,
+    /// Lets the used index run ahead of what was submitted.
+    UsedIndexAhead,
+    /// Turns the used index back.
+    UsedIndexBack,
+    /// Claims to have written more than the buffer holds.
+    UsedLengthHuge,
+    /// Claims to have written nothing.
+    UsedLengthZero,
+    /// Completes requests in another order.
+    Reordered,
+    /// Completes requests late.
+    Delayed,
+    /// Overwrites descriptors, the available ring and the request itself once they are its own.
+    RequestOverwritten,
+    /// Overwrites a buffer between the guest's use of it and its own.
+    BufferOverwritten,
+    /// Changes the length in a completion back and forth while the guest reads it.
+    LengthFlickers,
+    /// Asks for no notifications, for ever.
+    NoNotifications,
+    /// Takes the device away.
+    Vanish,
+    /// Asks for a reset.
+    NeedsReset,
+    /// Never completes a reset.
+    ResetStuck,
+    /// Offers no virtio 1.
+    FeaturesMissing,
+    /// Refuses the features it offered.
+    FeaturesRefused,
+    /// Has no queues.
+    QueueSizeZero,
+    /// Has queues of a size that is no power of two.
+    QueueSizeOdd,
+    /// Changes its configuration at every look.
+    GenerationFlaps,
+    /// Notifications would go outside of its registers.
+    DoorbellOutside,
+    /// A capability points at itself.
+    CapabilityLoop,
+    /// Register blocks lie outside of the function's registers.
+    BlockOutside,
+    /// A base address register asks for gigabytes.
+    BarHuge,
+    /// A base address register keeps an address in memory.
+    BarStuck,
+    /// A base address register already holds an address in memory.
+    BarPreset,
+    /// The capacity does not fit the contents.
+    CapacityWrong,
+    /// The serial has no decimal length.
+    SerialText,
+    /// The serial's length is not the disk's.
+    SerialHuge,
+    /// The serial says that the disk is for something else.
+    SerialRole,
+    /// Reports an error.
+    DiskStatus,
+    /// Puts bytes behind the contents.
+    DiskPadding,
+    /// The context identifier is nobody's.
+    CidReserved,
+    /// The card's address is a group's.
+    MacGroup,
+    /// Packets that no connection asked for: unknown operations, wrong addresses, resets, data for nobody.
+    PacketFlood,
+    /// A packet whose length field is larger than what arrived.
+    PacketLength,
+    /// Grants no credit to send.
+    CreditZero,
+    /// Says to have consumed what was never sent, and to buffer anything.
+    CreditAbsurd,
+    /// Says that all connections were cut.
+    TransportReset,
+    /// Frames of random bytes, of every length.
+    FrameFlood,
+    /// Random bytes behind sound Ethernet, IP and TCP headers.
+    SegmentFlood,
+    /// Leases of impossible addresses.
+    LeaseImpossible,
+    /// Loses interrupts.
+    InterruptLost,
+    /// Sends each interrupt several times.
+    InterruptRepeated,
+    /// Sends interrupts nobody asked for, of every vector from 32 on.
+    InterruptSpurious,
+    /// Shows functions of every kind everywhere on the bus.
+    GhostFunctions,
+    /// The clock shows nonsense.
+    ClockNonsense,
+}
+
+/// What the guest must make of an attack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It goes on and gives the same tokens, at the latest once the host behaves.
+    Continue,
+    /// It shuts the device down, saying one of these on the console, and gives the same tokens over the other network device.
+    Degrade(&'static [&'static str]),
+    /// It refuses to serve, saying one of these on the console.
+    Stop(&'static [&'static str]),
+}
+
+/// One attack with its schedule and its outcome.
+#[derive(Debug)]
+pub struct Row {
+    /// What `--hostile` takes.
+    pub name: &'static str,
+    /// What is done.
+    pub attack: Attack,
+    /// Through what.
+    pub target: Target,
+    /// Which occasions are used.
+    pub occasions: Range<u32>,
+    /// What the guest must make of it.
+    pub outcome: Outcome,
+    /// Whether it may be one of several.
+    pub can_be_combined: bool,
+}
+
+const ALWAYS: Range<u32> = 0..u32::MAX;
+
+const fn row(
+    name: &'static str,
+    attack: Attack,
+    target: Target,
+    occasions: Range<u32>,
+    outcome: Outcome,
+) -> Row {
+    Row {
+        name,
+        attack,
+        target,
+        occasions,
+        outcome,
+        can_be_combined: true,
+    }
+}
+
+const USED: &[&str] = &["did not own", "used index", "beyond a buffer"];
+const NO_DISK: &[&str] = &["there is no usable model disk"];
+const LEFT_OUT: &[&str] = &["left out: virtio-"];
+
+/// All attacks.
+pub fn catalogue() -> &'static [Row] {
+    CATALOGUE
+}
+
+// One row a line, as a table is read.
+#[rustfmt::skip]
+static CATALOGUE: &[Row] = {
+    use Attack as A;
+    use Outcome::{Continue, Degrade, Stop};
+    use Target::{Card, Disk, Platform, Vsock};
+    &[
+        row("disk-used-id-out-of-range", A::UsedIdOutOfRange, Disk, 2..3, Stop(USED)),
+        row("disk-used-id-inside-request", A::UsedIdInsideRequest, Disk, 2..3, Stop(USED)),
+        row("disk-used-twice", A::UsedTwice, Disk, 2..3, Stop(USED)),
+        row("disk-used-index-ahead", A::UsedIndexAhead, Disk, 2..3, Stop(USED)),
+        row("disk-used-index-back", A::UsedIndexBack, Disk, 2..3, Stop(USED)),
+        row("disk-used-length-huge", A::UsedLengthHuge, Disk, 2..3, Stop(USED)),
+        row("disk-used-length-zero", A::UsedLengthZero, Disk, ALWAYS, Continue),
+        row("disk-reordered", A::Reordered, Disk, ALWAYS, Continue),
+        row("disk-delayed", A::Delayed, Disk, 2..12, Continue),
+        row("disk-request-overwritten", A::RequestOverwritten, Disk, ALWAYS, Continue),
+        row("disk-buffer-overwritten", A::BufferOverwritten, Disk, ALWAYS, Continue),
+        row("disk-length-flickers", A::LengthFlickers, Disk, ALWAYS, Continue),
+        row("disk-no-notifications", A::NoNotifications, Disk, ALWAYS, Continue),
+        row("disk-vanishes", A::Vanish, Disk, 4..5, Stop(NO_DISK)),
+        row("disk-reset-stuck", A::ResetStuck, Disk, ALWAYS, Stop(NO_DISK)),
+        row("disk-features-missing", A::FeaturesMissing, Disk, ALWAYS, Stop(NO_DISK)),
+        row("disk-features-refused", A::FeaturesRefused, Disk, ALWAYS, Stop(NO_DISK)),
+        row("disk-queue-size-zero", A::QueueSizeZero, Disk, ALWAYS, Stop(NO_DISK)),
+        row("disk-queue-size-odd", A::QueueSizeOdd, Disk, ALWAYS, Continue),
+        row("disk-generation-flaps", A::GenerationFlaps, Disk, ALWAYS, Stop(NO_DISK)),
+        row("disk-doorbell-outside", A::DoorbellOutside, Disk, ALWAYS, Stop(NO_DISK)),
+        row("disk-capability-loop", A::CapabilityLoop, Disk, ALWAYS, Stop(NO_DISK)),
+        row("disk-block-outside", A::BlockOutside, Disk, ALWAYS, Stop(NO_DISK)),
+        row("disk-bar-huge", A::BarHuge, Disk, ALWAYS, Stop(NO_DISK)),
+        row("disk-bar-stuck", A::BarStuck, Disk, ALWAYS, Stop(NO_DISK)),
+        row("disk-bar-preset", A::BarPreset, Disk, ALWAYS, Continue),
+        row("disk-capacity-wrong", A::CapacityWrong, Disk, ALWAYS, Stop(NO_DISK)),
+        row("disk-serial-text", A::SerialText, Disk, ALWAYS, Stop(NO_DISK)),
+        row("disk-serial-huge", A::SerialHuge, Disk, ALWAYS, Stop(NO_DISK)),
+        row("disk-serial-role", A::SerialRole, Disk, ALWAYS, Stop(&["there is no model"])),
+        row("disk-status", A::DiskStatus, Disk, 2..3, Stop(&["the disk reports error 1"])),
+        row("disk-padding", A::DiskPadding, Disk, ALWAYS, Stop(&["not zero behind its contents"])),
+        row("card-used-id-out-of-range", A::UsedIdOutOfRange, Card, 2..3, Degrade(USED)),
+        row("card-used-index-ahead", A::UsedIndexAhead, Card, 2..3, Degrade(USED)),
+        row("card-used-index-back", A::UsedIndexBack, Card, 2..3, Degrade(USED)),
+        row("card-used-length-huge", A::UsedLengthHuge, Card, 0..1, Degrade(USED)),
+        row("card-sent-twice", A::SentTwice, Card, 1..2, Degrade(USED)),
+        row("card-used-twice", A::UsedTwice, Card, 2..20, Continue),
+        row("card-used-length-zero", A::UsedLengthZero, Card, 2..20, Continue),
+        row("card-reordered", A::Reordered, Card, 2..40, Continue),
+        row("card-delayed", A::Delayed, Card, 2..12, Continue),
+        row("card-request-overwritten", A::RequestOverwritten, Card, ALWAYS, Continue),
+        row("card-buffer-overwritten", A::BufferOverwritten, Card, ALWAYS, Continue),
+        row("card-length-flickers", A::LengthFlickers, Card, 2..20, Continue),
+        row("card-no-notifications", A::NoNotifications, Card, ALWAYS, Continue),
+        row("card-vanishes", A::Vanish, Card, 60..61, Degrade(&["virtio-net shut down"])),
+        row("card-needs-reset", A::NeedsReset, Card, 8..u32::MAX, Degrade(&["needs a reset"])),
+        row("card-features-missing", A::FeaturesMissing, Card, ALWAYS, Degrade(LEFT_OUT)),
+        row("card-queue-size-odd", A::QueueSizeOdd, Card, ALWAYS, Continue),
+        row("card-bar-preset", A::BarPreset, Card, ALWAYS, Continue),
+        row("card-mac-group", A::MacGroup, Card, ALWAYS, Degrade(LEFT_OUT)),
+        row("card-frame-flood", A::FrameFlood, Card, 0..200, Continue),
+        row("card-segment-flood", A::SegmentFlood, Card, 0..200, Continue),
+        row("card-lease-impossible", A::LeaseImpossible, Card, 0..40, Continue),
+        row("vsock-used-id-out-of-range", A::UsedIdOutOfRange, Vsock, 0..1, Degrade(USED)),
+        row("vsock-used-id-inside-request", A::UsedIdInsideRequest, Vsock, 0..1, Degrade(USED)),
+        row("vsock-used-index-ahead", A::UsedIndexAhead, Vsock, 0..1, Degrade(USED)),
+        row("vsock-used-index-back", A::UsedIndexBack, Vsock, 0..1, Degrade(USED)),
+        row("vsock-used-length-huge", A::UsedLengthHuge, Vsock, 0..1, Degrade(USED)),
+        row("vsock-sent-twice", A::SentTwice, Vsock, 0..1, Degrade(USED)),
+        row("vsock-used-twice", A::UsedTwice, Vsock, 0..6, Continue),
+        row("vsock-used-length-zero", A::UsedLengthZero, Vsock, 0..3, Continue),
+        row("vsock-reordered", A::Reordered, Vsock, 0..6, Continue),
+        row("vsock-delayed", A::Delayed, Vsock, 0..10, Continue),
+        row("vsock-request-overwritten", A::RequestOverwritten, Vsock, ALWAYS, Continue),
+        row("vsock-buffer-overwritten", A::BufferOverwritten, Vsock, ALWAYS, Continue),
+        row("vsock-length-flickers", A::LengthFlickers, Vsock, 0..6, Continue),
+        row("vsock-no-notifications", A::NoNotifications, Vsock, ALWAYS, Continue),
+        row("vsock-vanishes", A::Vanish, Vsock, 60..61, Degrade(&["virtio-vsock shut down"])),
+        row("vsock-needs-reset", A::NeedsReset, Vsock, 8..u32::MAX, Degrade(&["needs a reset"])),
+        row("vsock-features-refused", A::FeaturesRefused, Vsock, ALWAYS, Degrade(LEFT_OUT)),
+        row("vsock-queue-size-odd", A::QueueSizeOdd, Vsock, ALWAYS, Continue),
+        row("vsock-bar-preset", A::BarPreset, Vsock, ALWAYS, Continue),
+        row("vsock-cid-reserved", A::CidReserved, Vsock, ALWAYS, Degrade(LEFT_OUT)),
+        row("vsock-packet-flood", A::PacketFlood, Vsock, 0..200, Continue),
+        row("vsock-packet-length", A::PacketLength, Vsock, 0..3, Continue),
+        row("vsock-credit-zero", A::CreditZero, Vsock, 0..6, Continue),
+        row("vsock-credit-absurd", A::CreditAbsurd, Vsock, 0..20, Continue),
+        row("vsock-transport-reset", A::TransportReset, Vsock, 0..3, Continue),
+        row("interrupts-lost", A::InterruptLost, Platform, 0..50, Continue),
+        row("interrupts-repeated", A::InterruptRepeated, Platform, ALWAYS, Continue),
+        row("interrupts-spurious", A::InterruptSpurious, Platform, ALWAYS, Continue),
+        row("pci-ghost-functions", A::GhostFunctions, Platform, ALWAYS, Continue),
+        row("clock-nonsense", A::ClockNonsense, Platform, ALWAYS, Continue),
+    ]
+};

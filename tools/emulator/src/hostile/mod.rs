@@ -1,0 +1,241 @@
+//! The host as an attacker: what it does to the trust domain, when, and what the guest must make of it.
+//!
+//! Every attack is a row of the [`catalogue`], named, with one expected [`Outcome`]. The devices and the core ask [`Host::strikes`] at each
+//! occasion, in the code that an attack would subvert; an honest host never strikes. A row's schedule counts occasions, not time, so that a
+//! run repeats; a seed picks rows and schedules of its own.
+
+mod catalogue;
+mod interrupts;
+mod random;
+
+pub use catalogue::{Attack, Outcome, Row, Target, catalogue};
+pub use interrupts::TamperedInterrupts;
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use random::SplitMix64;
+
+/// The most attacks that one seed combines.
+const MOST_AT_ONCE: u64 = 4;
+/// One seed in this many contains an attack that must stop the guest or a device.
+const ONE_STOPS_IN: u64 = 3;
+
+/// No attack has this name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownAttack(String);
+
+impl fmt::Display for UnknownAttack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "there is no attack `{}`; give a number for a random combination, or one of:",
+            self.0
+        )?;
+        catalogue()
+            .iter()
+            .try_for_each(|row| write!(f, " {}", row.name))
+    }
+}
+
+impl std::error::Error for UnknownAttack {}
+
+/// One attack in a plan.
+#[derive(Debug)]
+struct Planned {
+    row: &'static Row,
+    /// Which occasions are used.
+    occasions: Range<u32>,
+    seen: AtomicU32,
+}
+
+/// How the host behaves.
+#[derive(Debug)]
+pub struct Host {
+    plan: Vec<Planned>,
+    random: Mutex<SplitMix64>,
+}
+
+impl Host {
+    /// One that behaves.
+    pub fn honest() -> Self {
+        Self::with_plan(Vec::new(), 0)
+    }
+
+    /// One that carries out the attack called `name`, or, if it is a number, what that seed makes of the catalogue.
+    ///
+    /// # Errors
+    /// There is no such attack.
+    pub fn parse(name: &str) -> Result<Self, UnknownAttack> {
+        if let Ok(seed) = name.parse() {
+            return Ok(Self::random_plan(seed));
+        }
+        let row = catalogue()
+            .iter()
+            .find(|row| row.name == name)
+            .ok_or_else(|| UnknownAttack(name.to_owned()))?;
+        Ok(Self::with_plan(
+            vec![Planned::new(row, row.occasions.clone())],
+            1,
+        ))
+    }
+
+    /// Attacks that go together: any number that the guest must survive, and sometimes one that it must not.
+    fn random_plan(seed: u64) -> Self {
+        let mut random = SplitMix64::new(seed);
+        let (survived, stopping): (Vec<_>, Vec<_>) = catalogue()
+            .iter()
+            .partition(|row| row.outcome == Outcome::Continue);
+        let mut plan: Vec<Planned> = Vec::new();
+        let mut add = |row: &'static Row, random: &mut SplitMix64| {
+            let known = plan.iter().any(|planned| planned.row.name == row.name);
+            if !known && row.can_be_combined {
+                let length = row.occasions.end - row.occasions.start;
+                let start = row.occasions.start + random.below(4) as u32;
+                plan.push(Planned::new(row, start..start.saturating_add(length)));
+            }
+        };
+        for _ in 0..=random.below(MOST_AT_ONCE) {
+            let choice = random.below(survived.len() as u64) as usize;
+            add(survived[choice], &mut random);
+        }
+        if random.below(ONE_STOPS_IN) == 0 {
+            let choice = random.below(stopping.len() as u64) as usize;
+            add(stopping[choice], &mut random);
+        }
+        Self::with_plan(plan, seed)
+    }
+
+    fn with_plan(plan: Vec<Planned>, seed: u64) -> Self {
+        Self {
+            plan,
+            random: Mutex::new(SplitMix64::new(!seed)),
+        }
+    }
+
+    /// Whether it ever attacks.
+    pub fn is_hostile(&self) -> bool {
+        !self.plan.is_empty()
+    }
+
+    /// The attacks it carries out.
+    pub fn attacks(&self) -> impl Iterator<Item = &'static Row> {
+        self.plan.iter().map(|planned| planned.row)
+    }
+
+    /// What the guest must make of all of it: the one outcome that is not to go on, if there is one.
+    pub fn outcome(&self) -> &'static Outcome {
+        let ends = |row: &&'static Row| row.outcome != Outcome::Continue;
+        self.attacks()
+            .find(ends)
+            .map_or(&Outcome::Continue, |row| &row.outcome)
+    }
+
+    /// Whether this occasion to carry out `attack` on `target` is used.
+    pub fn strikes(&self, attack: Attack, target: Target) -> bool {
+        self.plan.iter().any(|planned| {
+            planned.row.attack == attack && planned.row.target == target && {
+                let occasion = planned.seen.fetch_add(1, Ordering::Relaxed);
+                planned.occasions.contains(&occasion)
+            }
+        })
+    }
+
+    /// A number of the attacker's choosing below `limit`.
+    pub fn below(&self, limit: u64) -> u64 {
+        self.random
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .below(limit)
+    }
+}
+
+impl Planned {
+    fn new(row: &'static Row, occasions: Range<u32>) -> Self {
+        Self {
+            row,
+            occasions,
+            seen: AtomicU32::new(0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_honest_host_never_strikes() {
+        let host = Host::honest();
+        assert!(!host.is_hostile());
+        for row in catalogue() {
+            assert!(!host.strikes(row.attack, row.target));
+        }
+    }
+
+    #[test]
+    fn a_named_attack_strikes_at_its_occasions_only() {
+        for row in catalogue() {
+            let host = Host::parse(row.name).unwrap();
+            assert_eq!(host.outcome(), &row.outcome);
+            for occasion in 0..100 {
+                let strikes = host.strikes(row.attack, row.target);
+                assert_eq!(
+                    strikes,
+                    row.occasions.contains(&occasion),
+                    "{} at {occasion}",
+                    row.name
+                );
+            }
+        }
+        assert!(
+            Host::parse("no-such-attack")
+                .unwrap_err()
+                .to_string()
+                .contains(catalogue()[0].name)
+        );
+    }
+
+    #[test]
+    fn a_seed_always_means_the_same() {
+        for seed in 0..200 {
+            let names = || {
+                Host::random_plan(seed)
+                    .plan
+                    .iter()
+                    .map(|planned| (planned.row.name, planned.occasions.clone()))
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(names(), names());
+            assert!(!names().is_empty(), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn seeds_try_everything_that_can_be_combined() {
+        let tried: std::collections::BTreeSet<_> = (0..1000)
+            .flat_map(|seed| {
+                Host::random_plan(seed)
+                    .attacks()
+                    .map(|row| row.name)
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        for row in catalogue().iter().filter(|row| row.can_be_combined) {
+            assert!(tried.contains(row.name), "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_half_of_the_attacks_must_be_survived() {
+        let names: std::collections::BTreeSet<_> = catalogue().iter().map(|row| row.name).collect();
+        assert_eq!(names.len(), catalogue().len());
+        let survived = catalogue()
+            .iter()
+            .filter(|row| row.outcome == Outcome::Continue)
+            .count();
+        assert!(2 * survived >= catalogue().len());
+    }
+}
