@@ -160,7 +160,7 @@ impl Service {
         let mut busy = self.network.poll(clock::now());
         while let Some((stream, _origin)) = self.network.accept() {
             // At capacity the stream is dropped, which closes it: the client sees that and may try again.
-            let _ = self.server.attach(stream, clock::now());
+            let _ = self.server.attach(stream);
             busy = true;
         }
         while let Some((kind, error)) = self.network.take_failure() {

@@ -61,7 +61,7 @@ pub(crate) struct Connection<S, I: Inference> {
     phase: Phase<I::Sequence>,
     /// What the reader was waiting for when the deadline was last set.
     stage: Stage,
-    /// When the phase must be over; monotonic time.
+    /// When the phase must be over; in the server's patience, like every time here.
     deadline: Option<Duration>,
     /// When the client must have taken some of the bytes waiting for it.
     write_deadline: Option<Duration>,
@@ -70,7 +70,7 @@ pub(crate) struct Connection<S, I: Inference> {
 }
 
 impl<S: Stream, I: Inference> Connection<S, I> {
-    /// A connection over a stream just accepted, at the monotonic time `now`.
+    /// A connection over a stream just accepted.
     pub(crate) fn new(
         stream: S,
         tls: Arc<ServerConfig>,

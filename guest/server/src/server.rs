@@ -15,6 +15,10 @@ use crate::{
     tls::TlsSetupError,
 };
 
+/// Time between two polls that counts towards what clients are given time for. A step of the engine may take much longer, and
+/// no client gets anywhere meanwhile.
+const PATIENCE: Duration = Duration::from_millis(100);
+
 /// Serves every attached stream from one engine.
 ///
 /// Nothing happens outside [`Server::poll`], which never blocks: call it again at once while it
@@ -26,6 +30,9 @@ pub struct Server<S, I: Inference> {
     capacity: usize,
     limits: http::Limits,
     timeouts: Timeouts,
+    /// The time of the last poll, and what the connections' deadlines are set by.
+    polled: Duration,
+    patience: Duration,
 }
 
 /// As many connections are open as may be, and all of them are busy.
@@ -69,6 +76,8 @@ impl<S: Stream, I: Inference> Server<S, I> {
                 body_bytes: config.limits.request_bytes,
             },
             timeouts: config.limits.timeouts(),
+            polled: Duration::ZERO,
+            patience: Duration::ZERO,
         })
     }
 
@@ -85,12 +94,12 @@ impl<S: Stream, I: Inference> Server<S, I> {
         self.service.model = Some((engine, created));
     }
 
-    /// Serves another stream. `now` is monotonic, as everywhere here. If there is no room, the
-    /// connection that has been idle the longest makes some.
+    /// Serves another stream. If there is no room, the connection that has been idle the longest makes
+    /// some.
     ///
     /// # Errors
     /// When all connections are busy; `stream` is closed.
-    pub fn attach(&mut self, stream: S, now: Duration) -> Result<(), AtCapacity> {
+    pub fn attach(&mut self, stream: S) -> Result<(), AtCapacity> {
         if self.connections.len() >= self.capacity {
             let idle = self.connections.iter().enumerate();
             let idle =
@@ -103,15 +112,18 @@ impl<S: Stream, I: Inference> Server<S, I> {
             Arc::clone(&self.tls),
             self.limits,
             self.timeouts,
-            now,
+            self.patience,
         );
         self.connections.push(connection.map_err(|_| AtCapacity)?);
         Ok(())
     }
 
-    /// Gives every connection its turn, then the engine one step. Returns whether there was anything
-    /// to do, and so whether to call it again at once.
+    /// Gives every connection its turn, then the engine one step. `now` is monotonic. Returns whether
+    /// there was anything to do, and so whether to call it again at once.
     pub fn poll(&mut self, now: Duration) -> bool {
+        self.patience += now.saturating_sub(self.polled).min(PATIENCE);
+        self.polled = now;
+        let now = self.patience;
         let mut active = false;
         let service = &mut self.service;
         // Whoever came first in the last round comes last in this one.

@@ -3,7 +3,7 @@
 mod common;
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::TcpStream,
     time::{Duration, Instant},
 };
@@ -208,6 +208,27 @@ fn idle_connections_and_handshakes_are_ended() {
         .set_read_timeout(Some(Duration::from_secs(5)))
         .unwrap();
     assert_eq!(silent.read(&mut [0; 16]).unwrap_or(0), 0);
+}
+
+#[test]
+fn the_engines_time_is_not_the_clients() {
+    let script = Script {
+        step: Duration::from_millis(500),
+        ..Script::default()
+    };
+    let server = Running::start("[limits]\nhandshake_seconds = 1\n", Some(script));
+    let mut busy = server.connect();
+    busy.send_post(
+        "/v1/completions",
+        r#"{"prompt":"so long that it takes a while","max_tokens":20,"stream":true}"#,
+    );
+    busy.wait_for(b"data:");
+    // A handshake that is looked at twice a second gets more looks than two before its time is up.
+    let mut slow = TcpStream::connect(server.address).unwrap();
+    slow.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let error = slow.read(&mut [0; 16]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    assert_eq!(server.watch.live(), 1);
 }
 
 #[test]

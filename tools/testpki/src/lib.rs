@@ -1,6 +1,7 @@
 //! A public-key infrastructure of the shape of Intel's for SGX and TDX, and a quoting enclave whose quotes it certifies.
 //!
 //! The TD emulator attests with it, and the verifier's tests take evidence from it: sound evidence, and every defect of the
+//! attack catalogue. Nothing accepts such evidence without being told this PKI's root certificate. Its names say "Vitrine Test".
 //!
 //! * [`TestPki`]: root → platform CA → PCK, root → TCB signing; kept in a directory or made anew.
 //! * [`Platform::report`] and [`authenticate`]: TDREPORTs as its TDX module makes them.
@@ -8,6 +9,7 @@
 //! * [`Collateral`]: CRLs, TCB info and QE identity in the JSON form of `dcap-qvl` (`QuoteCollateralV3`).
 //! * [`Scenario`]: everything a verifier is shown, open to change before and after it is signed.
 //! * [`catalogue`]: the attacks on it, by name.
+//! * [`qgs`]: the messages by which QEMU asks a quote generation service.
 //!
 //! Layouts: Intel's DCAP sources (`sgx_quote_4.h`, `sgx_quote_5.h`) and the PCK certificate profile, as read from genuine quotes.
 
@@ -22,6 +24,7 @@ mod key;
 mod pck_extension;
 mod pki;
 mod platform;
+pub mod qgs;
 mod quote;
 mod report;
 mod scenario;

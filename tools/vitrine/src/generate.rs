@@ -4,7 +4,9 @@
 mod answer;
 mod logits;
 
+use std::num::ParseIntError;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use engine::chat::{self, Message, Thinking};
 use engine::{EngineOptions, KvFormat, Model};
@@ -40,8 +42,8 @@ pub struct Args {
     #[arg(long, value_name = "TEXT", group = "input")]
     chat: Option<String>,
     /// Continue these token ids
-    #[arg(long, value_name = "IDS", value_delimiter = ',', group = "input")]
-    tokens: Option<Vec<u32>>,
+    #[arg(long, value_name = "IDS", group = "input")]
+    tokens: Option<TokenIds>,
     /// Instructions that stand before the message
     #[arg(long, value_name = "TEXT", requires = "chat")]
     system: Option<String>,
@@ -52,8 +54,8 @@ pub struct Args {
     #[arg(long, requires = "json")]
     logits: bool,
     /// Feed these token ids after the prompt, one by one
-    #[arg(long, value_name = "IDS", value_delimiter = ',', requires = "logits")]
-    force: Vec<u32>,
+    #[arg(long, value_name = "IDS", requires = "logits", default_value = "")]
+    force: TokenIds,
     /// How keys and values are stored: f16 or q8_0
     #[arg(long, value_name = "FORMAT", default_value = "f16", value_parser = parse_kv)]
     kv: KvFormat,
@@ -64,6 +66,22 @@ pub struct Args {
     sampling: Sampling,
     #[command(flatten)]
     host: HostOptions,
+}
+
+/// Token ids as they are written: numbers between commas, possibly none.
+#[derive(Clone, Debug)]
+struct TokenIds(Vec<u32>);
+
+impl FromStr for TokenIds {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        if text.trim().is_empty() {
+            return Ok(Self(Vec::new()));
+        }
+        let ids = text.split(',').map(|id| id.trim().parse());
+        ids.collect::<Result<_, _>>().map(Self)
+    }
 }
 
 /// A model, its prompt, and what computes them.
@@ -83,12 +101,17 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let model = Model::load(file.bytes())
         .map_err(|error| Failure::usage(format!("{}: {error}", args.model.display())))?;
     let prompt = prompt(args, &model);
+    let mut options = args.host.engine_options(args.kv);
+    // Memory for no more keys and values than there can be.
+    if let Some(tokens) = args.new_tokens() {
+        options.context = options.context.min(prompt.len().saturating_add(tokens));
+    }
     let task = Task {
         model,
         prompt,
         kernels,
         workers: &workers,
-        options: args.host.engine_options(args.kv),
+        options,
     };
     workers.within(move || match args.logits {
         true => logits::print(args, task),
@@ -96,9 +119,26 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     })
 }
 
+impl Args {
+    /// Rows of logits, with `--logits`.
+    fn rows(&self) -> usize {
+        let rows = self.sampling.max_tokens.map_or(0, |rows| rows as usize);
+        rows.max(self.force.0.len() + 1)
+    }
+
+    /// Tokens that follow the prompt at most; `None` if only the context ends the answer.
+    fn new_tokens(&self) -> Option<usize> {
+        match self.logits {
+            true => Some(self.rows()),
+            // Zero is for the engine to refuse.
+            false => self.sampling.max_tokens.map(|n| n.max(1) as usize),
+        }
+    }
+}
+
 /// The prompt's tokens. Control tokens are recognised in text, as the server does.
 fn prompt(args: &Args, model: &Model<'_>) -> Vec<u32> {
-    if let Some(tokens) = &args.tokens {
+    if let Some(TokenIds(tokens)) = &args.tokens {
         return tokens.clone();
     }
     if let Some(text) = &args.prompt {

@@ -4,6 +4,7 @@
 
 mod chat;
 mod connection;
+mod emulator;
 mod eval;
 mod failure;
 mod generate;
@@ -49,6 +50,7 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Run(run::Args),
+    Emulator(emulator::Args),
     Chat(chat::Args),
     Health(health::Args),
     Generate(generate::Args),
@@ -60,6 +62,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome: Result<(), Failure> = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
+        Command::Emulator(args) => emulator::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Health(args) => health::run(&args),
         Command::Generate(args) => generate::run(&args),

@@ -355,7 +355,7 @@ fn default_memory(model_bytes: u64) -> u64 {
 }
 
 /// `512M`, `6G`, or MiB without a unit.
-fn parse_memory(text: &str) -> Result<u64, String> {
+pub fn parse_memory(text: &str) -> Result<u64, String> {
     let (digits, unit) = match text.strip_suffix(['G', 'g']) {
         Some(digits) => (digits, 1024),
         None => (text.strip_suffix(['M', 'm']).unwrap_or(text), 1),

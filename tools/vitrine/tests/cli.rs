@@ -146,6 +146,9 @@ fn logits_have_a_row_for_each_step() {
     let row = |answer: &Value, index: usize| answer["logits"][index].as_array().unwrap().len();
     assert_eq!(row(&free, 0), row(&free, 3));
     assert_eq!(free["logits"].as_array().unwrap().len(), 4);
+    let none = json(&[&options[..], &["--force", ""]].concat());
+    assert_eq!(none["logits"].as_array().unwrap().len(), 1);
+    assert_eq!(none["logits"][0], free["logits"][0]);
 }
 
 #[test]
@@ -221,6 +224,8 @@ fn mistakes_are_usage_errors_that_say_what_is_wrong() {
             &["generate", "--model", model(), "--tokens", "99999999"],
             "99999999",
         ),
+        (&["generate", "--model", model(), "--tokens", "1,,2"], "IDS"),
+        (&["generate", "--model", model(), "--tokens", ""], "empty"),
         (
             &[
                 "generate",

@@ -12,10 +12,6 @@ use kernels::math;
 use super::config::{Config, MAX_CONTEXT};
 use crate::gguf::{Gguf, GgufError, Problem, Quoted};
 
-/// Turns within the trained context above which YaRN leaves a pair alone, and below which it slows it fully.
-const FAST_TURNS: f64 = 32.0;
-const SLOW_TURNS: f64 = 1.0;
-
 /// How a model was stretched beyond its trained context.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scaling {
@@ -28,6 +24,10 @@ pub enum Scaling {
         factor: f64,
         attention_factor: f64,
         original_context: usize,
+        /// Turns within the original context above which a pair is left alone.
+        fast_turns: f64,
+        /// And below which it is slowed fully.
+        slow_turns: f64,
     },
 }
 
@@ -70,14 +70,16 @@ impl Rope {
                 factor,
                 attention_factor,
                 original_context,
+                fast_turns,
+                slow_turns,
             } => {
                 // The (fractional) pair that makes so many turns within the trained context.
                 let pair_with = |turns: f64| {
                     let radians = turns * 2.0 * core::f64::consts::PI;
                     dims * math::ln(original_context as f64 / radians) / (2.0 * math::ln(theta))
                 };
-                let low = floor(pair_with(FAST_TURNS)).max(0.0);
-                let high = ceil(pair_with(SLOW_TURNS)).min(dims - 1.0);
+                let low = floor(pair_with(fast_turns)).max(0.0);
+                let high = ceil(pair_with(slow_turns)).min(dims - 1.0);
                 let frequencies = plain
                     .enumerate()
                     .map(|(pair, frequency)| {
@@ -122,7 +124,13 @@ fn theta(gguf: &Gguf<'_>) -> Result<f64, GgufError> {
 fn scaling(gguf: &Gguf<'_>, context_length: usize) -> Result<Scaling, GgufError> {
     const TYPE: &str = "qwen3.rope.scaling.type";
     const FACTOR: &str = "qwen3.rope.scaling.factor";
-    const ATTENTION: &str = "qwen3.rope.scaling.attn_factor";
+    const ATTENTION: [&str; 2] = [
+        "qwen3.rope.scaling.attn_factor",
+        "qwen3.rope.scaling.yarn_attn_factor",
+    ];
+    const FAST: &str = "qwen3.rope.scaling.yarn_beta_fast";
+    const SLOW: &str = "qwen3.rope.scaling.yarn_beta_slow";
+    const EXTRAPOLATION: &str = "qwen3.rope.scaling.yarn_ext_factor";
     const ORIGINAL: &str = "qwen3.rope.scaling.original_context_length";
     let positive = |key: &str| match gguf.float(key)? {
         Some(value) if value > 0.0 => Ok(Some(f64::from(value))),
@@ -139,14 +147,28 @@ fn scaling(gguf: &Gguf<'_>, context_length: usize) -> Result<Scaling, GgufError>
     let factor = positive(FACTOR)?.ok_or_else(|| GgufError::key(FACTOR, Problem::Missing))?;
     match kind {
         "linear" => Ok(Scaling::Linear { factor }),
-        "yarn" => Ok(Scaling::Yarn {
-            factor,
-            attention_factor: positive(ATTENTION)?.unwrap_or(1.0),
-            original_context: match gguf.integer(ORIGINAL)? {
-                Some(_) => gguf.positive(ORIGINAL, MAX_CONTEXT)?,
-                None => context_length,
-            },
-        }),
+        "yarn" => {
+            // How much of the ramp is applied. Converters that write it write 1, or a negative number for the default.
+            if let Some(value) = gguf.float(EXTRAPOLATION)?
+                && value >= 0.0
+                && value != 1.0
+            {
+                let why = format!("{value} is not supported, only 1 is");
+                return Err(GgufError::key(EXTRAPOLATION, Problem::BadValue(why)));
+            }
+            let [general, own] =
+                ATTENTION.map(|key| positive(key).map(|value| value.unwrap_or(1.0)));
+            Ok(Scaling::Yarn {
+                factor,
+                attention_factor: general? * own?,
+                original_context: match gguf.integer(ORIGINAL)? {
+                    Some(_) => gguf.positive(ORIGINAL, MAX_CONTEXT)?,
+                    None => context_length,
+                },
+                fast_turns: positive(FAST)?.unwrap_or(32.0),
+                slow_turns: positive(SLOW)?.unwrap_or(1.0),
+            })
+        }
         other => Err(GgufError::key(
             TYPE,
             Problem::BadValue(format!("{} is not supported", Quoted(other))),
@@ -171,6 +193,8 @@ fn ceil(x: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gguf::Field;
+    use crate::gguf_writer::{Aligned, GgufWriter};
     use alloc::vec;
 
     fn angles(rope: &Rope, position: usize) -> (Vec<f32>, Vec<f32>) {
@@ -217,6 +241,8 @@ mod tests {
             factor: 4.0,
             attention_factor: 1.0,
             original_context: 32768,
+            fast_turns: 32.0,
+            slow_turns: 1.0,
         };
         let rope = Rope::new(128, 1e6, yarn);
         assert!((rope.magnitude - 1.138_629_436).abs() < 1e-8);
@@ -225,6 +251,46 @@ mod tests {
         assert!((ratio(0) - 1.0).abs() < 1e-12 && (ratio(23) - 1.0).abs() < 1e-12);
         assert!((ratio(40) - 4.0).abs() < 1e-12 && (ratio(63) - 4.0).abs() < 1e-12);
         assert!(ratio(24) > 1.0 && ratio(39) < 4.0);
+    }
+
+    #[test]
+    fn yarn_as_the_file_has_it() {
+        let read = |more: &[(&str, f32)]| {
+            let mut writer = GgufWriter::new();
+            writer
+                .string("qwen3.rope.scaling.type", "yarn")
+                .f32("qwen3.rope.scaling.factor", 4.0);
+            for (key, value) in more {
+                writer.f32(&format!("qwen3.rope.scaling.{key}"), *value);
+            }
+            let file = Aligned::new(&writer.finish().1);
+            scaling(&Gguf::parse(file.bytes()).unwrap(), 1024)
+        };
+        let expected = |attention_factor, fast_turns, slow_turns| Scaling::Yarn {
+            factor: 4.0,
+            attention_factor,
+            original_context: 1024,
+            fast_turns,
+            slow_turns,
+        };
+        assert_eq!(read(&[]), Ok(expected(1.0, 32.0, 1.0)));
+        assert_eq!(
+            read(&[
+                ("attn_factor", 0.5),
+                ("yarn_attn_factor", 3.0),
+                ("yarn_beta_fast", 16.0),
+                ("yarn_beta_slow", 2.0),
+                ("yarn_ext_factor", -1.0),
+            ]),
+            Ok(expected(1.5, 16.0, 2.0))
+        );
+        for (key, value) in [("yarn_ext_factor", 0.5), ("yarn_beta_slow", 0.0)] {
+            let key_name = format!("qwen3.rope.scaling.{key}");
+            assert_eq!(
+                read(&[(key, value)]).unwrap_err().field,
+                Field::Key(key_name)
+            );
+        }
     }
 
     #[test]

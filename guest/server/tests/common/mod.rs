@@ -127,7 +127,7 @@ fn serve<I: Inference>(
     while !stop.load(Ordering::Relaxed) {
         if let Ok((stream, _)) = listener.accept() {
             // A server at capacity closes the stream; the client sees that.
-            let _ = server.attach(Socket::new(stream), start.elapsed());
+            let _ = server.attach(Socket::new(stream));
         }
         if let Ok(health) = changes.try_recv() {
             server.set_health(health);

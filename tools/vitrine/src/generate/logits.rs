@@ -18,10 +18,6 @@ pub fn print(args: &Args, task: Task<'_>) -> Result<(), Failure> {
             "--logits chooses the likeliest token: leave out --temperature",
         ));
     }
-    let rows = match args.sampling.max_tokens {
-        Some(rows) => (rows as usize).max(args.force.len() + 1),
-        None => args.force.len() + 1,
-    };
     let Task {
         model,
         prompt,
@@ -31,11 +27,8 @@ pub fn print(args: &Args, task: Task<'_>) -> Result<(), Failure> {
     } = task;
     // Before anything is printed.
     let tokenizer = model.tokenizer();
-    if let Some(token) = args
-        .force
-        .iter()
-        .find(|&&token| tokenizer.kind(token).is_none())
-    {
+    let force = args.force.0.as_slice();
+    if let Some(token) = force.iter().find(|&&token| tokenizer.kind(token).is_none()) {
         return Err(Failure::usage(format!(
             "token {token} is not in the vocabulary"
         )));
@@ -45,7 +38,7 @@ pub fn print(args: &Args, task: Task<'_>) -> Result<(), Failure> {
     let mut tokens = Vec::new();
     let mut input = prompt;
     write(&mut out, b"{\"logits\":[")?;
-    for row in 0..rows {
+    for row in 0..args.rows() {
         let logits = session.feed(&input).map_err(Failure::usage)?;
         if row > 0 {
             write(&mut out, b",")?;
@@ -53,8 +46,8 @@ pub fn print(args: &Args, task: Task<'_>) -> Result<(), Failure> {
         serde_json::to_writer(&mut out, logits).map_err(Failure::new)?;
         let likeliest = kernels.argmax(logits) as u32;
         tokens.push(likeliest);
-        let next = args.force.get(row).copied().unwrap_or(likeliest);
-        if row >= args.force.len() && session.model().tokenizer().is_end(next) {
+        let next = force.get(row).copied().unwrap_or(likeliest);
+        if row >= force.len() && session.model().tokenizer().is_end(next) {
             break;
         }
         input = vec![next];

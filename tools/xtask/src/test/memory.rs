@@ -20,8 +20,9 @@ use crate::workspace::Workspace;
 const LIMIT: Duration = Duration::from_secs(1800);
 /// For everything that is neither weights nor keys and values.
 const BESIDES: u64 = 64 << 20;
-/// Tokens the keys and values have room for.
-const CONTEXT: u32 = 1024;
+/// Tokens of the prompt and of the answer: what there are keys and values of.
+const PROMPT: u32 = 300;
+const ANSWER: u32 = 16;
 
 /// Runs the tests.
 pub fn run(suite: &mut Suite, workspace: &Workspace) {
@@ -49,12 +50,14 @@ fn measure(workspace: &Workspace, shape: &Shape) -> Result<()> {
         .context("write a model")?;
     let weights = fs::metadata(&model).context("look at the model")?.len();
     // Two bytes for each element of a key and a value.
-    let cache = u64::from(CONTEXT * shape.layers * shape.kv_heads * shape.head_dim) * 2 * 2;
+    let cache =
+        u64::from((PROMPT + ANSWER) * shape.layers * shape.kv_heads * shape.head_dim) * 2 * 2;
 
-    let prompt: Vec<String> = (0..300).map(|token| token.to_string()).collect();
-    let context = CONTEXT.to_string();
+    let prompt: Vec<String> = (0..PROMPT).map(|token| token.to_string()).collect();
     let mut command = Command::new(&program);
-    command.args(["generate", "--max-tokens", "16", "--context", &context]);
+    command.args(["generate", "--max-tokens", &ANSWER.to_string()]);
+    // A context that allows much more must not cost anything.
+    command.args(["--context", "40960"]);
     command
         .args(["--tokens", &prompt.join(","), "--model"])
         .arg(&model);

@@ -1,0 +1,178 @@
+//! The whole machine: builds the TD, runs its virtual CPUs on threads of their own, and says how it ended.
+
+use std::sync::Arc;
+use std::thread;
+
+use measurements::PageOrder;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+
+use crate::apic::Apics;
+use crate::bus::{Bus, Interrupts};
+use crate::cpu::Cpu;
+use crate::cpuid;
+use crate::event::Death;
+use crate::memory::{Layout, Memory, MemoryError};
+use crate::ptrace::Tracee;
+use crate::report::{DEFAULT_ATTRIBUTES, Identity};
+use crate::td::{End, Parameters, Td};
+use crate::tdvf::{Launch, LaunchError};
+use crate::trace::Trace;
+use crate::vcpu::Vcpu;
+
+/// What to run.
+pub struct Configuration {
+    /// The image's bytes.
+    pub image: Vec<u8>,
+    /// Bytes of RAM.
+    pub memory: u64,
+    pub parameters: Parameters,
+    /// In which order the VMM adds and measures pages.
+    pub order: PageOrder,
+    pub trace: Trace,
+}
+
+/// Why there is no machine.
+#[derive(Debug)]
+pub enum MachineError {
+    Launch(LaunchError),
+    Memory(MemoryError),
+}
+
+impl std::fmt::Display for MachineError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Launch(error) => error.fmt(f),
+            Self::Memory(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for MachineError {}
+
+/// A TD that is ready to start.
+pub struct Machine {
+    td: Td,
+    hob: u64,
+}
+
+/// How it went.
+pub struct Outcome {
+    pub end: End,
+    pub mrtd: [u8; 48],
+    pub rtmr: [[u8; 48]; 4],
+    /// How often each vCPU left the guest.
+    pub exits: Vec<u64>,
+}
+
+/// The local APICs as devices see them.
+struct Messages(Arc<Apics>);
+
+impl Interrupts for Messages {
+    fn msi(&self, address: u64, data: u32) {
+        self.0.message(address, data);
+    }
+}
+
+impl Machine {
+    /// Builds the TD. `devices` makes the bus from the shared memory and the interrupt sink.
+    ///
+    /// # Errors
+    /// [`MachineError`] if the image or the memory does not do.
+    pub fn new(
+        configuration: Configuration,
+        devices: impl FnOnce(&Memory, Arc<dyn Interrupts>) -> Arc<dyn Bus>,
+    ) -> Result<Self, MachineError> {
+        let Configuration {
+            image,
+            memory,
+            parameters,
+            order,
+            trace,
+        } = configuration;
+        let layout = Layout::new(memory, image.len() as u64);
+        let launch = Launch::plan(&image, &layout).map_err(MachineError::Launch)?;
+        let memory = Memory::new(layout).map_err(MachineError::Memory)?;
+        launch
+            .add_pages(&image, &memory)
+            .map_err(MachineError::Launch)?;
+        let identity = Identity {
+            attributes: DEFAULT_ATTRIBUTES,
+            xfam: cpuid::xfam(),
+            mrtd: launch.mrtd(&image, order),
+            mr_config_id: [0; 48],
+            mr_owner: [0; 48],
+            mr_owner_config: [0; 48],
+            rtmr: [[0; 48]; 4],
+            mac_key: [0; 32],
+        };
+        let apics = Arc::new(Apics::new(parameters.vcpus));
+        let bus = devices(&memory, Arc::new(Messages(apics.clone())));
+        Ok(Self {
+            hob: launch.hob_address(),
+            td: Td::new(parameters, memory, identity, apics, bus, trace),
+        })
+    }
+
+    /// The TD, to be stopped from elsewhere.
+    pub fn td(&self) -> &Td {
+        &self.td
+    }
+
+    /// Runs it to its end.
+    pub fn run(&self) -> Outcome {
+        let exits = thread::scope(|scope| {
+            let threads: Vec<_> = (0..self.td.parameters.vcpus)
+                .map(|index| scope.spawn(move || self.run_vcpu(index)))
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or(0))
+                .collect()
+        });
+        let identity = self.td.identity();
+        Outcome {
+            end: self.td.end().cloned().unwrap_or(End::Stopped),
+            mrtd: identity.mrtd,
+            rtmr: identity.rtmr,
+            exits,
+        }
+    }
+
+    fn run_vcpu(&self, index: u32) -> u64 {
+        pin(index as usize);
+        let memory = &self.td.memory;
+        match Tracee::start(memory.file(false), memory.file(true)) {
+            Ok(tracee) => {
+                let gpaw = self.td.parameters.gpaw;
+                let cpu = Cpu::reset(index, gpaw, self.hob, cpuid::signature());
+                Vcpu::new(cpu, &self.td, tracee).run()
+            }
+            Err(error) => {
+                let death = Death::Host(format!(
+                    "no traced process can be started ({error}); tracing one's own children must be allowed (ptrace, seccomp)"
+                ));
+                self.td.finish(End::Killed { vcpu: index, death });
+                0
+            }
+        }
+    }
+}
+
+/// Pins this thread, and with it its tracee, to one of the processors it may use: a switch between the two is then cheap.
+fn pin(index: usize) {
+    let this = Pid::from_raw(0);
+    let Ok(allowed) = sched_getaffinity(this) else {
+        return;
+    };
+    let cpus: Vec<usize> = (0..CpuSet::count())
+        .filter(|cpu| allowed.is_set(*cpu).unwrap_or(false))
+        .collect();
+    let mut one = CpuSet::new();
+    if let Some(cpu) = cpus.get(index % cpus.len().max(1))
+        && one.set(*cpu).is_ok()
+    {
+        // Only speed depends on it.
+        let _ = sched_setaffinity(this, &one);
+    }
+}

@@ -1,0 +1,7 @@
+//! The back-end: the guest's code runs in traced processes.
+
+mod stub;
+mod tracee;
+
+pub use stub::ADDRESS as STUB_ADDRESS;
+pub use tracee::{KICK, Tracee, Trap};

@@ -1,0 +1,185 @@
+//! One trust domain: what its virtual CPUs have in common.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+
+use crate::apic::Apics;
+use crate::bus::Bus;
+use crate::event::Death;
+use crate::memory::Memory;
+use crate::module::Writable;
+use crate::report::Identity;
+use crate::trace::Trace;
+
+/// How the VMM backs private memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sept {
+    /// 4 KiB pages only, as mainline KVM does today: accepting 2 MiB fails with PAGE_SIZE_MISMATCH.
+    Small,
+    /// 2 MiB pages where the TD accepts them as such.
+    Large,
+}
+
+/// What the VMM fixes when it creates the TD, apart from its contents.
+#[derive(Clone, Copy, Debug)]
+pub struct Parameters {
+    pub vcpus: u32,
+    /// Width of guest-physical addresses: 48 or 52.
+    pub gpaw: u8,
+    pub sept: Sept,
+    /// Report instructions that raise #VE, which Vitrine's own image never executes.
+    pub strict: bool,
+}
+
+/// How a TD ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It told the host of a fatal error (TDVMCALL ReportFatalError).
+    FatalError { code: u64, message: String },
+    /// It broke a rule, or met a limit of the emulator.
+    Killed { vcpu: u32, death: Death },
+    /// The user of the emulator stopped it.
+    Stopped,
+}
+
+/// See the module.
+pub struct Td {
+    pub parameters: Parameters,
+    pub memory: Memory,
+    identity: Mutex<Identity>,
+    fields: Mutex<Writable>,
+    pub apics: Arc<Apics>,
+    pub bus: Arc<dyn Bus>,
+    pub trace: Trace,
+    ending: AtomicBool,
+    end: OnceLock<End>,
+    flush: Flush,
+}
+
+/// The shoot-down of translations on all vCPUs, after pages changed their state.
+struct Flush {
+    wanted: AtomicU64,
+    vcpus: Vec<Progress>,
+}
+
+#[derive(Default)]
+struct Progress {
+    in_guest: AtomicBool,
+    done: AtomicU64,
+}
+
+impl Td {
+    /// A TD that has not run.
+    pub fn new(
+        parameters: Parameters,
+        memory: Memory,
+        identity: Identity,
+        apics: Arc<Apics>,
+        bus: Arc<dyn Bus>,
+        trace: Trace,
+    ) -> Self {
+        Self {
+            parameters,
+            memory,
+            identity: Mutex::new(identity),
+            fields: Mutex::new(Writable::default()),
+            apics,
+            bus,
+            trace,
+            ending: AtomicBool::new(false),
+            end: OnceLock::new(),
+            flush: Flush {
+                wanted: AtomicU64::new(0),
+                vcpus: (0..parameters.vcpus).map(|_| Progress::default()).collect(),
+            },
+        }
+    }
+
+    /// The bit of a guest-physical address that makes it shared.
+    pub fn shared_bit(&self) -> u64 {
+        1 << (self.parameters.gpaw - 1)
+    }
+
+    /// Measurements and attributes.
+    pub fn identity(&self) -> MutexGuard<'_, Identity> {
+        lock(&self.identity)
+    }
+
+    /// The metadata fields that the TD can change.
+    pub fn fields(&self) -> MutexGuard<'_, Writable> {
+        lock(&self.fields)
+    }
+
+    /// Ends the TD. The first reason counts.
+    pub fn finish(&self, end: End) {
+        // Only one thread gets to say why.
+        let _ = self.end.set(end);
+        self.ending.store(true, Ordering::SeqCst);
+        for apic in &self.apics.0 {
+            apic.kick();
+        }
+    }
+
+    /// Whether vCPUs should stop.
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::SeqCst)
+    }
+
+    /// How it ended, if it did.
+    pub fn end(&self) -> Option<&End> {
+        self.end.get()
+    }
+
+    /// The vCPU is about to run guest code; `false` if it must drop its translations first ([`Td::flushed`]).
+    pub fn enter_guest(&self, vcpu: u32) -> bool {
+        let progress = &self.flush.vcpus[vcpu as usize];
+        progress.in_guest.store(true, Ordering::SeqCst);
+        let current = self.flush.wanted.load(Ordering::SeqCst);
+        if progress.done.load(Ordering::SeqCst) == current {
+            return true;
+        }
+        progress.in_guest.store(false, Ordering::SeqCst);
+        false
+    }
+
+    /// The vCPU is out of guest code.
+    pub fn leave_guest(&self, vcpu: u32) {
+        self.flush.vcpus[vcpu as usize]
+            .in_guest
+            .store(false, Ordering::SeqCst);
+    }
+
+    /// The state that a vCPU reaches by dropping its translations now; pass it to [`Td::flushed`] when that is done.
+    pub fn flush_wanted(&self) -> u64 {
+        self.flush.wanted.load(Ordering::SeqCst)
+    }
+
+    /// The vCPU has dropped its translations.
+    pub fn flushed(&self, vcpu: u32, state: u64) {
+        self.flush.vcpus[vcpu as usize]
+            .done
+            .store(state, Ordering::SeqCst);
+    }
+
+    /// Makes every vCPU drop its translations before it runs guest code again, and waits until none runs with old ones.
+    pub fn flush_all(&self, from: u32) {
+        let wanted = self.flush.wanted.fetch_add(1, Ordering::SeqCst) + 1;
+        for (index, progress) in self.flush.vcpus.iter().enumerate() {
+            while index != from as usize
+                && progress.in_guest.load(Ordering::SeqCst)
+                && progress.done.load(Ordering::SeqCst) < wanted
+                && !self.is_ending()
+            {
+                self.apics.0[index].kick();
+                std::thread::yield_now();
+            }
+        }
+    }
+}
+
+/// Locks; what a thread left that panicked is whole, because every change here is one assignment.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
