@@ -1,34 +1,32 @@
-//! `vitrine run`: boots an image in QEMU, shows its console, waits until it serves, and ends it on Ctrl-C.
+//! `vitrine run`: boots an image, shows its console, waits until it serves, and ends it on Ctrl-C.
 
 mod accelerator;
 mod console;
 mod guest;
 mod machine;
+mod plan;
+mod tdx;
 mod vsock;
 
 use std::io::{IsTerminal, Write, stderr};
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use crate::failure::{Code, Failure};
 use crate::shell;
-use accelerator::{Accelerator, Choice};
+use accelerator::Choice;
 use console::{Line, Ready};
 use guest::{Event, Guest, Source};
-use machine::{Disk, GUEST_PORT, Machine, Vsock};
-use vsock::Device;
-
-const QEMU: &str = "qemu-system-x86_64";
-/// What a guest needs besides its model: itself, buffers, a KV cache of ordinary size.
-const BASE_MEMORY_MIB: u64 = 512;
+use machine::GUEST_PORT;
+use plan::{Backend, Plan};
+use tdx::{DEFAULT_QUOTE_SERVICE, QuoteService};
 
 /// Back to the start of a terminal's line, and nothing on it.
 const CLEAR_LINE: &str = "\r\x1b[K";
 
-/// Boot an image in QEMU and serve a model from it
+/// Boot an image and serve a model from it
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 A way in: --tcp forwards a loopback port; --vsock-uds needs vhost-device-vsock (in PATH, in target/tools/bin, or named by \
@@ -41,11 +39,15 @@ The console goes to stderr. When the guest is ready, its addresses go to stdout.
 Examples:
   vitrine run --image vitrine.fd --model tiny.gguf --tcp 8443
   vitrine run --image vitrine.fd --model tiny.gguf --vsock-uds /tmp/vm.sock --cpus 4 --memory 2G
+  vitrine run --image vitrine.fd --model tiny.gguf --backend tdx --vsock-cid 10 --cpus 16 --memory 64G
   vitrine run --image vitrine.fd --model tiny.gguf --tcp 8443 --dry-run")]
 pub struct Args {
     /// The image (vitrine.fd)
     #[arg(long, value_name = "FILE")]
     image: PathBuf,
+    /// What runs it
+    #[arg(long, value_enum, default_value = "qemu")]
+    backend: Backend,
     /// The model (GGUF); without one the guest says that it has none
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
@@ -70,6 +72,9 @@ pub struct Args {
     /// The port the guest listens on, if its configuration changes it
     #[arg(long, value_name = "PORT", default_value_t = GUEST_PORT)]
     guest_port: u16,
+    /// With --backend tdx: where the quote generation service listens, unix:PATH or vsock://CID:PORT
+    #[arg(long, value_name = "ADDRESS", default_value = DEFAULT_QUOTE_SERVICE)]
+    quote_service: QuoteService,
     /// How QEMU runs the guest's code
     #[arg(long, value_enum, default_value = "auto")]
     accel: Choice,
@@ -91,6 +96,7 @@ pub struct Args {
 #[derive(Serialize)]
 struct ReadyReport<'a> {
     event: &'static str,
+    backend: Backend,
     addresses: &'a [String],
     accelerator: &'static str,
     isa: Option<&'a str>,
@@ -115,25 +121,32 @@ enum End {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let (machine, device) = plan(args)?;
-    let command = machine.command();
+    let plan = Plan::new(args)?;
     if args.dry_run {
-        if let Some(device) = &device {
+        if let Some(device) = &plan.device {
             println!("{} &", shell::join(device.command()));
         }
-        println!("{}", shell::join(&command));
+        println!("{}", shell::join(&plan.command));
         return Ok(());
     }
-    let addresses = addresses(args, &machine);
+    if let (Backend::Tdx, QuoteService::Unix { path }) = (args.backend, &args.quote_service)
+        && !path.exists()
+    {
+        eprintln!(
+            "warning: {} is not there, so the guest will have no evidence; `vitrine doctor` says what to do",
+            path.display()
+        );
+    }
     eprintln!(
-        "starting QEMU ({}, {} CPUs, {} MiB)",
-        machine.accelerator.accel(),
-        machine.cpus,
-        machine.memory_mib
+        "starting QEMU ({}, {}, {} CPUs, {} MiB)",
+        args.backend.name(),
+        plan.accelerator,
+        plan.cpus,
+        plan.memory_mib
     );
-    let mut guest = Guest::start(&command, device)?;
+    let mut guest = Guest::start(&plan.command, plan.device.clone())?;
     let end = attend(args, &guest, |ready| {
-        report_ready(args, &machine, &addresses, guest.process(), ready);
+        report_ready(args, &plan, guest.process(), ready);
     });
     if shows_progress(args) {
         eprint!("{CLEAR_LINE}");
@@ -155,8 +168,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         End::Failed(reason) => Err(Failure::new(format!("the guest failed: {reason}"))),
         End::Ended => {
             let status = status.map_or_else(|| "unknown".to_owned(), |status| status.to_string());
+            let advice = match args.backend {
+                Backend::Qemu => "",
+                Backend::Tdx => " `vitrine doctor` checks this host.",
+            };
             Err(Failure::new(format!(
-                "QEMU ended by itself ({status}); its last lines above say why. `--dry-run` prints its command."
+                "QEMU ended by itself ({status}); its last lines above say why. `--dry-run` prints its command.{advice}"
             )))
         }
         End::TimedOut => Err(Failure::new(format!(
@@ -232,85 +249,13 @@ fn attend(args: &Args, guest: &Guest, mut on_ready: impl FnMut(&Ready)) -> End {
     }
 }
 
-/// The machine the arguments describe, and its vsock device.
-fn plan(args: &Args) -> Result<(Machine, Option<Device>), Failure> {
-    let qemu = match std::env::var_os("VITRINE_QEMU") {
-        Some(path) => path.into(),
-        None => vsock::find_in_path(QEMU).ok_or_else(|| {
-            Failure::usage(format!(
-                "{QEMU} is not installed: `apt install qemu-system-x86`, or name it in VITRINE_QEMU"
-            ))
-        })?,
-    };
-    length(&args.image)?;
-    let mut disks = Vec::new();
-    for (role, path) in [("model", &args.model), ("config", &args.config)] {
-        if let Some(path) = path {
-            disks.push(Disk {
-                role,
-                length: length(path)?,
-                path: path.clone(),
-            });
-        }
-    }
-    let device = args.vsock_uds.as_deref().map(Device::new).transpose()?;
-    let mut tcp = args.tcp;
-    let vsock = match (&device, args.vsock_cid) {
-        (Some(device), _) => Some(Vsock::User {
-            socket: device.qemu.clone(),
-        }),
-        (None, Some(cid)) => Some(Vsock::Kernel { cid }),
-        (None, None) if tcp.is_some() => None,
-        (None, None) if accelerator::usable(Path::new("/dev/vhost-vsock")) => {
-            Some(Vsock::Kernel { cid: 3 })
-        }
-        (None, None) => {
-            tcp = Some(GUEST_PORT);
-            None
-        }
-    };
-    let tcp = match tcp {
-        Some(0) => Some((free_port()?, args.guest_port)),
-        Some(port) => Some((port, args.guest_port)),
-        None => None,
-    };
-    let model = disks.iter().find(|disk| disk.role == "model");
-    let machine = Machine {
-        accelerator: Accelerator::choose(args.accel, &qemu)?,
-        qemu,
-        image: args.image.clone(),
-        cpus: args.cpus,
-        memory_mib: args
-            .memory
-            .unwrap_or_else(|| default_memory(model.map_or(0, |disk| disk.length))),
-        disks,
-        tcp,
-        vsock,
-    };
-    Ok((machine, device))
-}
-
-/// Where a client reaches the guest, in words `--to` takes.
-fn addresses(args: &Args, machine: &Machine) -> Vec<String> {
-    let tcp = machine
-        .tcp
-        .map(|(port, _)| format!("tcp://127.0.0.1:{port}"));
-    let vsock = match (&machine.vsock, &args.vsock_uds) {
-        (Some(Vsock::Kernel { cid }), _) => Some(format!("vsock://{cid}:{}", args.guest_port)),
-        (Some(Vsock::User { .. }), Some(path)) => {
-            Some(format!("unix:{}#{}", path.display(), args.guest_port))
-        }
-        _ => None,
-    };
-    tcp.into_iter().chain(vsock).collect()
-}
-
-fn report_ready(args: &Args, machine: &Machine, addresses: &[String], process: u32, ready: &Ready) {
+fn report_ready(args: &Args, plan: &Plan, process: u32, ready: &Ready) {
     if args.json {
         let report = ReadyReport {
             event: "ready",
-            addresses,
-            accelerator: machine.accelerator.accel(),
+            backend: args.backend,
+            addresses: &plan.addresses,
+            accelerator: plan.accelerator,
             isa: ready.text("isa"),
             vcpus: ready.number("vcpus"),
             boot_ms: ready.number("boot_ms"),
@@ -320,38 +265,14 @@ fn report_ready(args: &Args, machine: &Machine, addresses: &[String], process: u
         return;
     }
     println!("the guest is ready; Ctrl-C stops it. In another terminal:");
-    for address in addresses {
-        println!(
-            "  vitrine chat --to {} --insecure-no-tee",
-            shell::join([address])
-        );
+    // Outside a trust domain there is nothing to verify.
+    let insecure = match args.backend {
+        Backend::Qemu => " --insecure-no-tee",
+        Backend::Tdx => "",
+    };
+    for address in &plan.addresses {
+        println!("  vitrine chat --to {}{insecure}", shell::join([address]));
     }
-}
-
-/// A file's length in bytes; it must be there and be a file.
-fn length(path: &Path) -> Result<u64, Failure> {
-    match std::fs::metadata(path) {
-        Ok(metadata) if metadata.is_file() => Ok(metadata.len()),
-        Ok(_) => Err(Failure::usage(format!("{} is not a file", path.display()))),
-        Err(error) => Err(Failure::usage(format!(
-            "cannot read {}: {error}",
-            path.display()
-        ))),
-    }
-}
-
-/// A port nobody listens on now.
-fn free_port() -> Result<u16, Failure> {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .map(|address| address.port())
-        .map_err(|error| Failure::new(format!("no free port: {error}")))
-}
-
-/// The model once, and the base, in steps of 256 MiB.
-fn default_memory(model_bytes: u64) -> u64 {
-    let model_mib = model_bytes.div_ceil(1 << 20);
-    (BASE_MEMORY_MIB + model_mib).next_multiple_of(256)
 }
 
 /// `512M`, `6G`, or MiB without a unit.
@@ -380,12 +301,5 @@ mod tests {
         for wrong in ["", "M", "1T", "-1G", "63M", "99999999999999999999G"] {
             assert!(parse_memory(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn the_default_holds_the_model() {
-        assert_eq!(default_memory(0), 512);
-        assert_eq!(default_memory(3 << 20), 768);
-        assert_eq!(default_memory(1_107_408_416), 1792);
     }
 }

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::accelerator::Accelerator;
+use super::tdx::{self, QuoteService};
 
 /// Where the guest listens unless its configuration says otherwise.
 pub const GUEST_PORT: u16 = 8443;
@@ -20,6 +21,14 @@ pub struct Disk {
     pub path: PathBuf,
     /// The file's length in bytes.
     pub length: u64,
+}
+
+/// A port that leads to the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// On the host's loopback interface.
+    pub host: u16,
+    pub guest: u16,
 }
 
 /// How the guest gets its vsock device.
@@ -40,9 +49,10 @@ pub struct Machine {
     pub cpus: u32,
     pub memory_mib: u64,
     pub disks: Vec<Disk>,
-    /// Host port on the loopback interface, and the guest's port it leads to.
-    pub tcp: Option<(u16, u16)>,
+    pub tcp: Option<Forward>,
     pub vsock: Option<Vsock>,
+    /// Makes the machine a trust domain whose quotes come from there.
+    pub quotes: Option<QuoteService>,
 }
 
 impl Machine {
@@ -63,22 +73,27 @@ impl Machine {
                 format!("memory-backend-memfd,id=memory,size={size}M,share=on"),
             );
         }
-        add(
-            "-machine",
-            if shared {
-                "q35,memory-backend=memory"
-            } else {
-                "q35"
-            }
-            .into(),
-        );
+        let mut machine = "q35".to_owned();
+        if shared {
+            machine += ",memory-backend=memory";
+        }
+        if let Some(quotes) = &self.quotes {
+            add("-object", tdx::object(quotes));
+            // KVM has no PIC and no PIT for a TD, and QEMU demands that the I/O APIC be its own.
+            machine += ",kernel_irqchip=split,hpet=off,confidential-guest-support=";
+            machine += tdx::ID;
+        }
+        add("-machine", machine);
         add("-smp", self.cpus.to_string());
         add("-m", format!("{}M", self.memory_mib));
         add("-bios", self.image.display().to_string());
         add("-display", "none".into());
         add("-monitor", "none".into());
         add("-serial", "stdio".into());
-        add("-device", "isa-debug-exit,iobase=0xf4,iosize=1".into());
+        if self.quotes.is_none() {
+            // A trust domain ends by ReportFatalError instead.
+            add("-device", "isa-debug-exit,iobase=0xf4,iosize=1".into());
+        }
         for Disk { role, path, length } in &self.disks {
             let path = escape(&path.display().to_string());
             add(
@@ -90,7 +105,7 @@ impl Machine {
                 format!("virtio-blk-pci,drive={role},serial={role}:{length},disable-legacy=on"),
             );
         }
-        if let Some((host, guest)) = self.tcp {
+        if let Some(Forward { host, guest }) = self.tcp {
             // `restrict` leaves the guest nothing to reach; forwarded ports still lead in.
             add(
                 "-netdev",
@@ -118,7 +133,7 @@ impl Machine {
             }
             None => {}
         }
-        words.extend(["-nodefaults".into(), "-no-reboot".into()]);
+        words.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(OsString::from));
         words
     }
 }
@@ -146,6 +161,7 @@ mod tests {
             }],
             tcp: None,
             vsock: None,
+            quotes: None,
         }
     }
 
@@ -156,14 +172,17 @@ mod tests {
             "qemu-system-x86_64 -accel tcg -cpu max -machine q35 -smp 2 -m 512M -bios vitrine.fd -display none -monitor none \
              -serial stdio -device isa-debug-exit,iobase=0xf4,iosize=1 \
              -drive if=none,id=model,format=raw,readonly=on,file=a,,b.gguf \
-             -device virtio-blk-pci,drive=model,serial=model:12345,disable-legacy=on -nodefaults -no-reboot"
+             -device virtio-blk-pci,drive=model,serial=model:12345,disable-legacy=on -nodefaults -no-user-config -no-reboot"
         );
     }
 
     #[test]
     fn tcp_is_forwarded_from_the_loopback_only() {
         let machine = Machine {
-            tcp: Some((18443, GUEST_PORT)),
+            tcp: Some(Forward {
+                host: 18443,
+                guest: GUEST_PORT,
+            }),
             ..machine()
         };
         let command = crate::shell::join(machine.command());
@@ -171,6 +190,29 @@ mod tests {
             command.contains("-netdev user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:18443-:8443 ")
         );
         assert!(command.contains("-device virtio-net-pci,netdev=net,disable-legacy=on"));
+    }
+
+    #[test]
+    fn a_trust_domain_is_the_machine_of_qemus_documentation() {
+        let machine = Machine {
+            accelerator: Accelerator::Kvm { cpu: "host" },
+            cpus: 16,
+            memory_mib: 65536,
+            vsock: Some(Vsock::Kernel { cid: 10 }),
+            quotes: Some("unix:/run/tdx-qgs/qgs.socket".parse().unwrap()),
+            ..machine()
+        };
+        assert_eq!(
+            crate::shell::join(machine.command()),
+            "qemu-system-x86_64 -accel kvm -cpu host \
+             -object '{\"qom-type\":\"tdx-guest\",\"id\":\"tdx0\",\
+             \"quote-generation-socket\":{\"type\":\"unix\",\"path\":\"/run/tdx-qgs/qgs.socket\"}}' \
+             -machine q35,kernel_irqchip=split,hpet=off,confidential-guest-support=tdx0 -smp 16 -m 65536M -bios vitrine.fd \
+             -display none -monitor none -serial stdio \
+             -drive if=none,id=model,format=raw,readonly=on,file=a,,b.gguf \
+             -device virtio-blk-pci,drive=model,serial=model:12345,disable-legacy=on \
+             -device vhost-vsock-pci,guest-cid=10,disable-legacy=on -nodefaults -no-user-config -no-reboot"
+        );
     }
 
     #[test]
