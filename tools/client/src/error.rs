@@ -23,6 +23,8 @@ pub enum Error {
     Closed,
     /// The answer is not the protocol; the text says which rule it breaks.
     Protocol(&'static str),
+    /// The path of a request is not one.
+    Path,
     /// The answer's JSON is not what was asked for.
     Json(serde_json::Error),
     /// The server refused the request.
@@ -47,7 +49,7 @@ impl Error {
             | Self::Closed
             | Self::Protocol(_)
             | Self::Json(_) => true,
-            Self::NoEvidence | Self::Refused { .. } => false,
+            Self::NoEvidence | Self::Path | Self::Refused { .. } => false,
         }
     }
 
@@ -97,6 +99,7 @@ impl fmt::Display for Error {
                 "the server closed the connection before its answer was complete"
             ),
             Self::Protocol(rule) => write!(f, "the server's answer breaks the protocol: {rule}"),
+            Self::Path => f.write_str("the path of a request begins with / and has no blanks"),
             Self::Json(error) => write!(f, "the server's JSON is not understood: {error}"),
             Self::Refused {
                 status,

@@ -21,11 +21,18 @@ pub(crate) struct Head {
     pub status: u16,
     /// Seconds of a `Retry-After` field.
     pub retry_after: Option<u64>,
-    /// The body is a stream of server-sent events.
-    pub event_stream: bool,
+    /// The `Content-Type` field.
+    pub content_type: Option<String>,
     /// The connection can carry another request once the body is read.
     pub keep_alive: bool,
     body: Framing,
+}
+
+impl Head {
+    /// Whether the body was read to its end.
+    pub fn is_finished(&self) -> bool {
+        self.body == Framing::Done
+    }
 }
 
 /// How much of a body is still to come.
@@ -45,7 +52,6 @@ enum Framing {
 pub(crate) struct Connection<S: Read + Write> {
     stream: BufReader<S>,
     timeout: Duration,
-    used: bool,
 }
 
 impl<S: Read + Write> Connection<S> {
@@ -54,16 +60,10 @@ impl<S: Read + Write> Connection<S> {
         Self {
             stream: BufReader::new(stream),
             timeout,
-            used: false,
         }
     }
 
-    /// Whether a request was sent before: then the server may have closed the connection in the meantime.
-    pub fn used(&self) -> bool {
-        self.used
-    }
-
-    /// Sends a request; a body is JSON. `path` and `host` come from this crate and the parsed address.
+    /// Sends a request; a body is JSON. `path` is graphic ASCII, `host` comes from a parsed address.
     pub fn send(
         &mut self,
         method: &str,
@@ -83,7 +83,6 @@ impl<S: Read + Write> Connection<S> {
         }
         request.extend_from_slice(b"\r\n");
         request.extend_from_slice(body.unwrap_or_default());
-        self.used = true;
         let stream = self.stream.get_mut();
         stream
             .write_all(&request)
@@ -237,7 +236,7 @@ fn parse_head(bytes: &[u8]) -> Result<Head, Error> {
     let mut head = Head {
         status,
         retry_after: None,
-        event_stream: false,
+        content_type: None,
         keep_alive: true,
         body: Framing::Done,
     };
@@ -264,8 +263,7 @@ fn parse_head(bytes: &[u8]) -> Result<Head, Error> {
         } else if is("retry-after") {
             head.retry_after = value.parse().ok();
         } else if is("content-type") {
-            let media_type = value.split(';').next().unwrap_or_default().trim();
-            head.event_stream = media_type.eq_ignore_ascii_case("text/event-stream");
+            head.content_type = Some(value.to_owned());
         }
     }
     head.body = match (length, chunked) {

@@ -1,6 +1,7 @@
 //! The thin client: connect to a Vitrine server, judge what it shows, then ask it.
 //!
-//! Blocking, no engine inside, no `unsafe`. [`Address`] says where, [`Trust`] what is accepted as proof, [`Client`] asks.
+//! Blocking, no engine inside, no `unsafe`. [`Address`] says where, [`Trust`] what is accepted as proof, [`Client`] asks. [`Connector`] and
+//! [`Session`] are what it is made of, for programs that pass other requests on.
 //!
 //! ```no_run
 //! use client::{ChatRequest, Client, Message, Options, Sampling, Trust};
@@ -27,6 +28,7 @@
 
 mod address;
 mod api;
+mod client;
 mod error;
 mod http;
 mod session;
@@ -39,6 +41,7 @@ pub use api::{
     Answer, ChatChunk, ChatCompletion, ChatRequest, Choice, ChunkChoice, Delta, Health, Message,
     Model, Sampling, State, Usage,
 };
+pub use client::{ChatStream, Client};
 pub use error::Error;
-pub use session::{ChatStream, Client, Options};
+pub use session::{Connector, Options, Request, Response, Session};
 pub use tls::Trust;

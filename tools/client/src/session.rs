@@ -1,4 +1,4 @@
-//! Asking: one connection, opened when first needed, kept while the server keeps it, replaced when it is gone.
+//! One connection to a server: opened, judged, and then asked one thing after the other.
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -7,19 +7,10 @@ use rustls::pki_types::{IpAddr, Ipv4Addr, ServerName};
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use crate::address::Address;
-use crate::api::{
-    ChatBody, ChatChunk, ChatCompletion, ChatRequest, ErrorBody, Health, Model, ModelList,
-};
 use crate::error::Error;
 use crate::http::{Connection, Head};
-use crate::sse::EventParser;
 use crate::tls::{self, Trust};
 use crate::transport::Transport;
-
-/// Bytes of an answer that is not streamed.
-const BODY_LIMIT: usize = 16 << 20;
-/// How much of a refusal that is not an API error is worth showing.
-const EXCERPT: usize = 200;
 
 /// How to connect.
 #[derive(Clone, Debug)]
@@ -45,109 +36,33 @@ impl Options {
 
 type TlsStream = StreamOwned<ClientConnection, Transport>;
 
-/// A client of one server.
-pub struct Client {
-    address: Address,
+/// Opens connections.
+pub struct Connector {
     options: Options,
     tls: Arc<ClientConfig>,
-    connection: Option<Connection<TlsStream>>,
 }
 
-impl Client {
-    /// Prepares a client; connects at the first request.
-    pub fn new(address: Address, options: Options) -> Result<Self, Error> {
+impl Connector {
+    /// Prepares to connect.
+    ///
+    /// # Errors
+    /// The TLS library does not accept the configuration.
+    pub fn new(options: Options) -> Result<Self, Error> {
         Ok(Self {
-            address,
             tls: tls::config(options.trust)?,
             options,
-            connection: None,
         })
-    }
-
-    /// How far the server is; also while it is not ready or has failed.
-    pub fn health(&mut self) -> Result<Health, Error> {
-        let (mut head, connection) = self.exchange("GET", "/health", None)?;
-        match head.status {
-            200 | 503 => self.finish(&mut head, connection),
-            _ => Err(self.refusal(&mut head, connection)),
-        }
-    }
-
-    /// What the server offers.
-    pub fn models(&mut self) -> Result<Vec<Model>, Error> {
-        let (mut head, connection) = self.exchange("GET", "/v1/models", None)?;
-        if head.status != 200 {
-            return Err(self.refusal(&mut head, connection));
-        }
-        let list: ModelList = self.finish(&mut head, connection)?;
-        Ok(list.data)
-    }
-
-    /// Asks for a chat completion and waits for all of it.
-    pub fn chat(&mut self, request: &ChatRequest) -> Result<ChatCompletion, Error> {
-        let body = serde_json::to_vec(&ChatBody::new(request, false))?;
-        let (mut head, connection) = self.exchange("POST", "/v1/chat/completions", Some(&body))?;
-        if head.status != 200 {
-            return Err(self.refusal(&mut head, connection));
-        }
-        self.finish(&mut head, connection)
-    }
-
-    /// Asks for a chat completion piece by piece. Dropping the stream before its end closes the connection, which cancels the answer.
-    pub fn chat_stream(&mut self, request: &ChatRequest) -> Result<ChatStream<'_>, Error> {
-        let body = serde_json::to_vec(&ChatBody::new(request, true))?;
-        let (mut head, connection) = self.exchange("POST", "/v1/chat/completions", Some(&body))?;
-        if head.status != 200 {
-            return Err(self.refusal(&mut head, connection));
-        }
-        if !head.event_stream {
-            return Err(Error::Protocol("a stream of events was asked for"));
-        }
-        Ok(ChatStream {
-            client: self,
-            connection: Some(connection),
-            head,
-            events: EventParser::default(),
-            part: Vec::new(),
-        })
-    }
-
-    /// Sends a request and reads the answer's head. A kept connection that turns out to be closed is replaced once: the server
-    /// may close an idle one at any time, and then has not seen the request.
-    fn exchange(
-        &mut self,
-        method: &str,
-        path: &str,
-        body: Option<&[u8]>,
-    ) -> Result<(Head, Connection<TlsStream>), Error> {
-        let host = match &self.address {
-            Address::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
-            Address::Tcp { host, port } => format!("{host}:{port}"),
-            Address::Vsock { .. } | Address::Unix { .. } => "localhost".to_owned(),
-        };
-        loop {
-            let mut connection = match self.connection.take() {
-                Some(connection) => connection,
-                None => self.connect()?,
-            };
-            let reused = connection.used();
-            let outcome = connection
-                .send(method, path, &host, body)
-                .and_then(|()| connection.read_head());
-            match outcome {
-                Ok(head) => return Ok((head, connection)),
-                Err(Error::Closed | Error::Io(_)) if reused => {}
-                Err(error) => return Err(error),
-            }
-        }
     }
 
     /// Opens a connection and completes its handshake, so that a server without evidence is refused before anything is sent.
-    fn connect(&self) -> Result<Connection<TlsStream>, Error> {
+    ///
+    /// # Errors
+    /// Nobody is there, or whoever is there is not trusted.
+    pub fn connect(&self, address: &Address) -> Result<Session, Error> {
         let timeout = self.options.connect_timeout;
         let mut transport =
-            Transport::connect(&self.address, timeout).map_err(|source| Error::Connect {
-                address: self.address.clone(),
+            Transport::connect(address, timeout).map_err(|source| Error::Connect {
+                address: address.clone(),
                 source,
             })?;
         // Never sent (no server name indication) and never compared: the name is not what is trusted.
@@ -161,102 +76,120 @@ impl Client {
         transport
             .set_timeout(timeout)
             .map_err(|error| Error::from_io(error, timeout))?;
-        Ok(Connection::new(StreamOwned::new(tls, transport), timeout))
-    }
-
-    /// Reads the rest of an answer as JSON, and keeps the connection if the server does.
-    fn finish<T: serde::de::DeserializeOwned>(
-        &mut self,
-        head: &mut Head,
-        mut connection: Connection<TlsStream>,
-    ) -> Result<T, Error> {
-        let body = connection.read_whole(head, BODY_LIMIT)?;
-        self.keep(head, connection);
-        Ok(serde_json::from_slice(&body)?)
-    }
-
-    /// The error an answer of another status than 200 stands for.
-    fn refusal(&mut self, head: &mut Head, mut connection: Connection<TlsStream>) -> Error {
-        let body = match connection.read_whole(head, BODY_LIMIT) {
-            Ok(body) => body,
-            Err(error) => return error,
+        let host = match address {
+            Address::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
+            Address::Tcp { host, port } => format!("{host}:{port}"),
+            Address::Vsock { .. } | Address::Unix { .. } => "localhost".to_owned(),
         };
-        self.keep(head, connection);
-        let message = match serde_json::from_slice::<ErrorBody>(&body) {
-            Ok(body) => body.error.message,
-            Err(_) => String::from_utf8_lossy(&body)
-                .chars()
-                .take(EXCERPT)
-                .collect(),
-        };
-        Error::Refused {
-            status: head.status,
-            message,
-            retry_after: head.retry_after,
+        Ok(Session {
+            connection: Connection::new(StreamOwned::new(tls, transport), timeout),
+            host,
+        })
+    }
+}
+
+/// What is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    method: &'static str,
+    path: &'a str,
+    body: Option<&'a [u8]>,
+}
+
+impl<'a> Request<'a> {
+    /// Asks for what is at `path`.
+    pub fn get(path: &'a str) -> Self {
+        Self {
+            method: "GET",
+            path,
+            body: None,
         }
     }
 
-    fn keep(&mut self, head: &Head, connection: Connection<TlsStream>) {
-        if head.keep_alive {
-            self.connection = Some(connection);
+    /// Sends `body`, which is JSON, to `path`.
+    pub fn post(path: &'a str, body: &'a [u8]) -> Self {
+        Self {
+            method: "POST",
+            path,
+            body: Some(body),
         }
     }
 }
 
-/// The pieces of an answer, as they arrive; ends after the last one or the first error.
-pub struct ChatStream<'a> {
-    client: &'a mut Client,
-    connection: Option<Connection<TlsStream>>,
+/// An open connection to a server that is trusted as far as [`Options`] ask.
+pub struct Session {
+    connection: Connection<TlsStream>,
+    host: String,
+}
+
+impl Session {
+    /// Sends a request and reads the head of the answer. On a connection that was used before, [`Error::Closed`] and
+    /// [`Error::Io`] may only mean that the server closed it meanwhile and has not seen the request.
+    ///
+    /// # Errors
+    /// The path is not one, or there is no answer.
+    pub fn request(mut self, request: &Request<'_>) -> Result<Response, Error> {
+        let Request { method, path, body } = *request;
+        if !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(Error::Path);
+        }
+        self.connection.send(method, path, &self.host, body)?;
+        let head = self.connection.read_head()?;
+        Ok(Response {
+            session: self,
+            head,
+        })
+    }
+}
+
+/// An answer whose head has arrived.
+pub struct Response {
+    session: Session,
     head: Head,
-    events: EventParser,
-    part: Vec<u8>,
 }
 
-impl ChatStream<'_> {
-    /// The next piece; `None` once the server said `[DONE]` and the body has ended.
-    fn advance(&mut self) -> Result<Option<ChatChunk>, Error> {
-        while let Some(connection) = &mut self.connection {
-            if let Some(event) = self.events.next_event() {
-                if event != "[DONE]" {
-                    return parse_event(&event, self.head.status).map(Some);
-                }
-                // Whatever follows is not part of the answer; a well-behaved server sends nothing.
-                connection.read_whole(&mut self.head, EXCERPT)?;
-                if let Some(connection) = self.connection.take() {
-                    self.client.keep(&self.head, connection);
-                }
-                break;
-            }
-            connection.read_body(&mut self.head, &mut self.part)?;
-            if self.part.is_empty() {
-                return Err(Error::Closed);
-            }
-            self.events.feed(&self.part)?;
-        }
-        Ok(None)
+impl Response {
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        self.head.status
     }
-}
 
-/// A chunk, or the error a server reports in the middle of a stream.
-fn parse_event(event: &str, status: u16) -> Result<ChatChunk, Error> {
-    if let Ok(body) = serde_json::from_str::<ErrorBody>(event) {
-        return Err(Error::Refused {
-            status,
-            message: body.error.message,
-            retry_after: None,
-        });
+    /// The seconds after which to try again, if the server says so.
+    pub fn retry_after(&self) -> Option<u64> {
+        self.head.retry_after
     }
-    Ok(serde_json::from_str(event)?)
-}
 
-impl Iterator for ChatStream<'_> {
-    type Item = Result<ChatChunk, Error>;
+    /// What the body is.
+    pub fn content_type(&self) -> Option<&str> {
+        self.head.content_type.as_deref()
+    }
 
-    fn next(&mut self) -> Option<Self::Item> {
-        let item = self.advance().transpose();
-        if !matches!(item, Some(Ok(_))) {
-            self.connection = None;
-        }
-        item
+    /// Whether the body is a stream of server-sent events.
+    pub fn is_event_stream(&self) -> bool {
+        let media_type = self
+            .content_type()
+            .and_then(|value| value.split(';').next());
+        media_type.is_some_and(|value| value.trim().eq_ignore_ascii_case("text/event-stream"))
+    }
+
+    /// Reads the next part of the body into `part`, replacing what it held; empty at the end.
+    ///
+    /// # Errors
+    /// The body was cut off or breaks the protocol.
+    pub fn read_part(&mut self, part: &mut Vec<u8>) -> Result<(), Error> {
+        self.session.connection.read_body(&mut self.head, part)
+    }
+
+    /// Reads the rest of the body.
+    ///
+    /// # Errors
+    /// As of [`Response::read_part`], or it is longer than `limit` bytes.
+    pub fn read_whole(&mut self, limit: usize) -> Result<Vec<u8>, Error> {
+        self.session.connection.read_whole(&mut self.head, limit)
+    }
+
+    /// The connection, if it can carry another request: the body was read to its end and the server keeps the connection.
+    pub fn into_session(self) -> Option<Session> {
+        (self.head.keep_alive && self.head.is_finished()).then_some(self.session)
     }
 }
