@@ -92,9 +92,14 @@ impl Host {
         let mut add = |row: &'static Row, random: &mut SplitMix64| {
             let known = plan.iter().any(|planned| planned.row.name == row.name);
             if !known && row.can_be_combined {
-                let length = row.occasions.end - row.occasions.start;
-                let start = row.occasions.start + random.below(4) as u32;
-                plan.push(Planned::new(row, start..start.saturating_add(length)));
+                let Range { start, end } = row.occasions;
+                // What goes on for ever begins where the row says: there may be no later occasion.
+                let delay = if end == u32::MAX {
+                    0
+                } else {
+                    random.below(4) as u32
+                };
+                plan.push(Planned::new(row, start + delay..end.saturating_add(delay)));
             }
         };
         for _ in 0..=random.below(MOST_AT_ONCE) {

@@ -195,9 +195,10 @@ impl VirtioFunction {
         tamper::device(&self.surroundings.host, self.target, offset, value)
     }
 
-    /// Whether the host has taken the device away.
-    fn is_gone(&self) -> bool {
-        if self.surroundings.host.strikes(Attack::Vanish, self.target) {
+    /// Whether the host has taken the device away: a disk at any access, others when they are at work.
+    fn is_gone(&self, notified: bool) -> bool {
+        let occasion = notified || self.target == Target::Disk;
+        if occasion && self.surroundings.host.strikes(Attack::Vanish, self.target) {
             self.gone.store(true, Ordering::Relaxed);
             self.worker.link().reset();
         }
@@ -222,7 +223,8 @@ impl Function for VirtioFunction {
 
     fn memory(&self, address: u64, size: u8, write: Option<u64>) -> Option<u64> {
         let (bar, offset) = lock(&self.header).decode(address)?;
-        if self.is_gone() {
+        let notified = bar == BLOCKS_BAR && offset >= Block::Notify.start();
+        if self.is_gone(notified) {
             return None;
         }
         if bar == MSIX_BAR {

@@ -71,7 +71,13 @@ impl Ring {
 
     /// The next request, if there is one.
     pub fn take(&mut self) -> Option<Chain> {
-        let chain = self.queue.pop_descriptor_chain(self.memory.clone())?;
+        self.tamper.recover(&mut self.queue, &self.memory);
+        let chain = loop {
+            let chain = self.queue.pop_descriptor_chain(self.memory.clone())?;
+            if !self.tamper.is_surplus(&chain) {
+                break chain;
+            }
+        };
         self.tamper.taken(&self.queue, &self.memory, &chain);
         Some(chain)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,8 @@ const DELAY: Duration = Duration::from_millis(20);
 const FLICKER: Duration = Duration::from_micros(300);
 /// Completions held back before they are given out in reverse.
 const HELD: usize = 4;
+/// More than any queue holds, in whole rounds of every queue.
+const AHEAD: u16 = 0x4000;
 const GARBAGE: u8 = 0xa5;
 const NO_NOTIFY: u16 = 1;
 /// The queue through which a network device sends.
@@ -37,6 +40,8 @@ pub struct Tamper {
     queue: u16,
     taken: HashMap<u16, Taken>,
     held: Vec<(u16, u32)>,
+    /// Requests that were completed twice. The guest will submit them twice as well.
+    surplus: Vec<u16>,
 }
 
 impl Tamper {
@@ -48,11 +53,28 @@ impl Tamper {
             queue,
             taken: HashMap::new(),
             held: Vec::new(),
+            surplus: Vec::new(),
         }
     }
 
     fn strikes(&self, attack: Attack) -> bool {
         self.host.strikes(attack, self.target)
+    }
+
+    /// Skips what the guest wrote over because it was given buffers back twice: there is more in the ring than it holds.
+    pub fn recover(&self, queue: &mut Queue, memory: &SharedMemory) {
+        if self.surplus.is_empty() {
+            return;
+        }
+        let skipped = waiting(queue, memory).saturating_sub(queue.size());
+        queue.set_next_avail(queue.next_avail().wrapping_add(skipped));
+    }
+
+    /// Whether a request exists only because its buffer was given back twice: a host that behaves again leaves it alone.
+    pub fn is_surplus(&mut self, chain: &Chain) -> bool {
+        let head = chain.head_index();
+        let found = self.surplus.iter().position(|surplus| *surplus == head);
+        found.map(|place| self.surplus.swap_remove(place)).is_some()
     }
 
     /// A request was taken from the ring; the device has not looked at its buffers yet.
@@ -101,29 +123,26 @@ impl Tamper {
         let writable = written != 0;
         let several = taken.is_some_and(|taken| taken.descriptors.len() > 1);
         let transmit = self.queue == TRANSMIT && self.target != Target::Disk;
-        if self.strikes(Attack::Reordered) {
-            self.held.push((head, written));
-            if self.held.len() >= HELD {
-                self.release(queue, memory);
-            }
-        } else if self.strikes(Attack::UsedIdOutOfRange) {
+        // A driver that is far behind would find more completions than it has requests, and rightly complain of that.
+        let roomy =
+            self.target == Target::Disk || !transmit && waiting(queue, memory) > queue.size() / 2;
+        // What must be noticed comes first: what need not would hide it.
+        if self.strikes(Attack::UsedIdOutOfRange) {
             let id = u32::from(queue.size()) + self.host.below(1 << 20) as u32;
             add_raw(queue, memory, id, written);
         } else if several && self.strikes(Attack::UsedIdInsideRequest) {
             add_raw(queue, memory, u32::from(head) + 1, written);
-        } else if !transmit && self.strikes(Attack::UsedTwice)
+        } else if roomy && self.strikes(Attack::UsedTwice)
             || transmit && self.strikes(Attack::SentTwice)
         {
+            self.surplus.push(head);
             add_twice(queue, memory, head, written);
         } else if self.strikes(Attack::UsedIndexAhead) {
+            shift_used_index(queue, AHEAD);
             add_used(queue, memory, head, written);
-            set_used_index(queue, memory, queue.next_used().wrapping_add(0x4000));
         } else if self.strikes(Attack::UsedIndexBack) {
-            set_used_index(
-                queue,
-                memory,
-                queue.next_used().wrapping_sub(queue.size() + 1),
-            );
+            shift_used_index(queue, AHEAD.wrapping_neg());
+            add_used(queue, memory, head, written);
         } else if writable && self.strikes(Attack::UsedLengthHuge) {
             add_raw(
                 queue,
@@ -131,6 +150,11 @@ impl Tamper {
                 head.into(),
                 u32::MAX - self.host.below(1 << 16) as u32,
             );
+        } else if self.strikes(Attack::Reordered) {
+            self.held.push((head, written));
+            if self.held.len() >= HELD {
+                self.release(queue, memory);
+            }
         } else if writable && self.strikes(Attack::UsedLengthZero) {
             add_used(queue, memory, head, 0);
         } else if writable && self.strikes(Attack::LengthFlickers) {
@@ -158,6 +182,12 @@ impl Tamper {
     }
 }
 
+/// Requests that the guest submitted and the device has not taken; none if the ring is not in shared memory.
+fn waiting(queue: &Queue, memory: &SharedMemory) -> u16 {
+    let published = queue.avail_idx(memory, Ordering::Acquire);
+    published.map_or(0, |published| published.0.wrapping_sub(queue.next_avail()))
+}
+
 /// As a device should.
 fn add_used(queue: &mut Queue, memory: &SharedMemory, head: u16, written: u32) {
     // A used ring outside of shared memory is the driver's loss.
@@ -175,7 +205,12 @@ fn put_element(queue: &Queue, memory: &SharedMemory, position: u16, id: u32, wri
 
 fn set_used_index(queue: &Queue, memory: &SharedMemory, index: u16) {
     let at = GuestAddress(queue.used_ring().wrapping_add(2));
-    let _ = memory.store(index.to_le(), at, std::sync::atomic::Ordering::Release);
+    let _ = memory.store(index.to_le(), at, Ordering::Release);
+}
+
+/// Moves the index by so many rounds that entries stay where they belong, for good.
+fn shift_used_index(queue: &mut Queue, by: u16) {
+    queue.set_next_used(queue.next_used().wrapping_add(by));
 }
 
 /// Any identifier at all.

@@ -27,7 +27,8 @@ pub const PORT: u16 = 8443;
 pub const CID: u32 = 7;
 /// Bytes of shared memory; the drivers' arena is all of it.
 pub const MEMORY: usize = 16 << 20;
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client waits for one answer.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Interrupts that arrived.
 #[derive(Default)]

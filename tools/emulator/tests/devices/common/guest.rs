@@ -26,9 +26,9 @@ const NO_VECTOR: u16 = 0xffff;
 /// What the guest has to say.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Report {
-    /// The whole contents of its disk, or why there are none.
+    /// The whole contents of its disk, or why there are none, in the words of the real guest.
     Model(Result<Vec<u8>, String>),
-    /// A device that it does without, and why.
+    /// A device that it does without, and why, in the words of the real guest.
     Lost(String),
     /// It listens.
     Serving,
@@ -103,41 +103,51 @@ impl Drivers {
         let arena = unsafe { SharedArena::new(arena_base, device, MEMORY - (1 << 20)) };
         let arena = RefCell::new(arena);
         let mut window = MmioWindow::new();
-        let mut model = Err("there is no disk".to_owned());
+        let mut model = None;
         for function in functions(&mut Ports(bus.clone())) {
             let Some(transport) = BusTransport::new(bus, function.address, &mut window, NO_VECTOR)
             else {
-                report(Report::Lost(format!("{}: no registers", name(function))));
+                if function.device == 0x1042 {
+                    model.get_or_insert(Err(
+                        "there is no usable model disk: no registers".to_owned()
+                    ));
+                }
+                report(Report::Lost(format!(
+                    "left out: {}: no registers",
+                    name(function)
+                )));
                 continue;
             };
             let transport = Box::new(transport);
             let arena = &mut *arena.borrow_mut();
             let lost = match function.device {
-                0x1042 => match Disk::open(transport, arena, clock) {
-                    Ok(Some(disk)) => {
-                        model = read(disk);
-                        None
+                0x1042 => {
+                    match Disk::open(transport, arena, clock) {
+                        Ok(Some(disk)) => model = Some(read(disk)),
+                        Ok(None) => {}
+                        Err(error) => {
+                            model = Some(Err(format!("there is no usable model disk: {error}")))
+                        }
                     }
-                    Ok(None) => Some("another role".to_owned()),
-                    Err(error) => {
-                        model = Err(error.to_string());
-                        None
-                    }
-                },
+                    None
+                }
                 0x1041 => NetDevice::new(transport, arena, clock)
                     .map(|card| self.card = Some(card))
-                    .err()
-                    .map(|error| error.to_string()),
+                    .err(),
                 _ => VsockDevice::new(transport, arena, clock)
                     .map(|vsock| self.vsock = Some(vsock))
-                    .err()
-                    .map(|error| error.to_string()),
+                    .err(),
             };
             if let Some(reason) = lost {
-                report(Report::Lost(format!("{}: {reason}", name(function))));
+                report(Report::Lost(format!(
+                    "left out: {}: {reason}",
+                    name(function)
+                )));
             }
         }
-        report(Report::Model(model));
+        report(Report::Model(
+            model.unwrap_or_else(|| Err("there is no model".to_owned())),
+        ));
     }
 
     /// Sends back what comes in, on both networks.
@@ -157,7 +167,7 @@ impl Drivers {
             }
             streams.retain_mut(|stream| echo(stream, &mut busy));
             while let Some((kind, error)) = network.take_failure() {
-                report(Report::Lost(format!("{kind}: {error}")));
+                report(Report::Lost(format!("{kind} shut down: {error}")));
             }
             if !busy {
                 thread::sleep(Duration::from_micros(200));

@@ -1,0 +1,5 @@
+//! The emulator's devices, driven by the drivers of the real guest.
+
+mod common;
+mod drivers;
+mod hostile;
