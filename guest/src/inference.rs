@@ -2,8 +2,9 @@
 
 use engine::{Engine, EngineError, EngineOptions, KvFormat, Model};
 use kernels::{Isa, Kernels};
-use machine::heap;
+use machine::acceptance::Reserve;
 use machine::smp::Team;
+use machine::{fatal, heap};
 use server::Config;
 use server::config::KvPrecision;
 
@@ -13,6 +14,14 @@ const RESERVE: usize = 32 << 20;
 const CONNECTION: usize = 256 << 10;
 /// Memory left for one request body: itself, decoded, its tokens.
 const BODY_COPIES: usize = 4;
+
+/// Bytes of memory for a model file of `length` bytes, with what its alignment may cost.
+pub fn model_memory(length: u64) -> usize {
+    const ALIGNMENT: usize = 2 << 20;
+    usize::try_from(length)
+        .unwrap_or(usize::MAX)
+        .saturating_add(ALIGNMENT)
+}
 
 /// The CPUs that compute: the whole team, or its first members.
 pub struct Workers {
@@ -34,7 +43,8 @@ impl engine::Workers for Workers {
     }
 }
 
-/// An engine as the configuration wants it, with room for as many of its sequences as memory allows.
+/// An engine as the configuration wants it, with room for as many of its sequences as memory allows. All memory that serving will ever need is
+/// accepted here; the reserve ends with it.
 ///
 /// # Errors
 /// There is not enough memory for a single sequence, or the model does not go with the configuration.
@@ -43,6 +53,7 @@ pub fn engine(
     isa: Isa,
     team: &'static Team,
     config: &Config,
+    mut reserve: Reserve,
 ) -> Result<Engine<'static, Workers>, EngineError> {
     let count = match config.model.threads {
         0 => team.count(),
@@ -60,24 +71,29 @@ pub fn engine(
         ..EngineOptions::default()
     };
     let limits = &config.limits;
-    let reserve = limits
+    let margin = limits
         .request_bytes
         .saturating_mul(BODY_COPIES)
         .saturating_add(CONNECTION)
         .saturating_mul(limits.connections)
         .saturating_add(RESERVE);
-    let room = heap::free_bytes().saturating_sub(reserve);
+    let room = heap::free_bytes()
+        .saturating_add(reserve.bytes())
+        .saturating_sub(margin);
     let mut tokens = context.saturating_mul(config.model.max_sequences);
-    loop {
+    let needed = loop {
         options.kv_tokens = Some(tokens);
         let needed = model.memory_required(&options, count)?;
         if needed <= room {
-            break;
+            break needed;
         }
         if tokens <= context {
             return Err(EngineError::Memory { needed });
         }
         tokens = (tokens / 2).max(context);
+    };
+    if let Err(error) = reserve.take(team, needed.saturating_add(margin)) {
+        fatal::stop(format_args!("{error}"));
     }
     let kernels = Kernels::for_isa(isa).ok_or(EngineError::Option("isa"))?;
     Engine::new(model, kernels, Workers { team, count }, &options)

@@ -20,14 +20,17 @@ use core::panic::PanicInfo;
 use core::ptr::{self, NonNull};
 
 use alloc::boxed::Box;
-use alloc::string::ToString;
 
 use loader::handoff::{Handoff, HandoffError};
-use loader::memory::Use;
+use loader::memory::{MemoryRange, Use};
+use machine::acceptance::Reserve;
 use machine::entropy::EntropyError;
 use machine::fw_cfg::FwCfgError;
+use machine::platform::PlatformError;
 use machine::smp::Team;
-use machine::{apic, clock, console, cpu, entropy, fatal, fw_cfg, heap, interrupts, println, smp};
+use machine::{
+    apic, clock, console, cpu, entropy, fatal, fw_cfg, heap, interrupts, platform, println, smp,
+};
 
 use crate::service::Service;
 
@@ -39,6 +42,7 @@ enum BootError {
     Handoff(HandoffError),
     Entropy(EntropyError),
     FwCfg(FwCfgError),
+    Platform(PlatformError),
 }
 
 impl fmt::Display for BootError {
@@ -47,6 +51,7 @@ impl fmt::Display for BootError {
             Self::Handoff(error) => error.fmt(f),
             Self::Entropy(error) => error.fmt(f),
             Self::FwCfg(error) => error.fmt(f),
+            Self::Platform(error) => error.fmt(f),
         }
     }
 }
@@ -60,16 +65,19 @@ unsafe extern "sysv64" fn guest_entry(handoff: &'static Handoff, cpu: u32) -> ! 
     if cpu != 0 {
         smp::join()
     }
+    // SAFETY: the loader says how it was entered.
+    let platform = unsafe { platform::init(handoff.mode) }.map_err(BootError::Platform);
     console::init();
-    match bring_up(handoff) {
-        Ok(team) => serve(team),
+    match platform.and_then(|()| bring_up(handoff)) {
+        Ok((team, reserve)) => serve(team, reserve),
         Err(error) => fatal::stop(format_args!("{error}")),
     }
 }
 
 /// Memory, this CPU, time, randomness, the other CPUs: in the order in which they need each other.
-fn bring_up(handoff: &'static Handoff) -> Result<Team, BootError> {
-    add_memory(handoff).map_err(BootError::Handoff)?;
+fn bring_up(handoff: &'static Handoff) -> Result<(Team, Reserve), BootError> {
+    let memory = handoff.memory().map_err(BootError::Handoff)?;
+    add_memory(memory);
     interrupts::init(0);
     cpu::init();
     if let Err(error) = clock::init(handoff.boot_ticks) {
@@ -77,38 +85,45 @@ fn bring_up(handoff: &'static Handoff) -> Result<Team, BootError> {
     }
     entropy::init().map_err(BootError::Entropy)?;
     apic::init();
-    let cpus = fw_cfg::cpu_count().map_err(BootError::FwCfg)?;
-    Ok(smp::start(&handoff.mailbox, usize::from(cpus)))
+    let team = smp::start(&handoff.mailbox, cpu_count()?);
+    // SAFETY: the map is the loader's, and this is the only reserve.
+    let reserve = unsafe { Reserve::new(memory) };
+    Ok((team, reserve))
+}
+
+/// How many CPUs there are: the TDX module's word in a TD, fw_cfg's elsewhere.
+fn cpu_count() -> Result<usize, BootError> {
+    match platform::trust_domain() {
+        Some(domain) => domain
+            .info()
+            .map(|info| info.vcpus as usize)
+            .map_err(BootError::Platform),
+        None => fw_cfg::cpu_count()
+            .map(usize::from)
+            .map_err(BootError::FwCfg),
+    }
 }
 
 /// Gives all free RAM to the heap.
-fn add_memory(handoff: &Handoff) -> Result<(), HandoffError> {
-    for range in handoff
-        .memory()?
-        .iter()
-        .filter(|range| range.usage == Use::Free)
-    {
+fn add_memory(memory: &[MemoryRange]) {
+    for range in memory.iter().filter(|range| range.usage == Use::Free) {
         let start = NonNull::new(ptr::with_exposed_provenance_mut(range.span.start as usize));
         if let Some(start) = start {
             // SAFETY: the loader maps free RAM writable, and nothing uses it.
             unsafe { heap::add(start, range.span.length as usize) }
         }
     }
-    Ok(())
 }
 
 /// Opens the devices and serves for ever.
-fn serve(team: Team) -> ! {
+fn serve(team: Team, reserve: Reserve) -> ! {
     println!(
         "vitrine: {} CPUs, {} MiB of memory, TSC {} MHz",
         team.count(),
-        heap::free_bytes() >> 20,
+        (heap::free_bytes() + reserve.bytes()) >> 20,
         clock::frequency() / 1_000_000,
     );
-    let service = devices::start()
-        .map_err(|error| error.to_string())
-        .and_then(|devices| Service::start(devices, Box::leak(Box::new(team))));
-    match service {
+    match Service::start(devices::start(), Box::leak(Box::new(team)), reserve) {
         Ok(service) => service.run(),
         Err(error) => fatal::stop(format_args!("{error}")),
     }
@@ -116,13 +131,5 @@ fn serve(team: Team) -> ! {
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    match info.location() {
-        Some(location) => fatal::stop(format_args!(
-            "panic at {}:{}: {}",
-            location.file(),
-            location.line(),
-            info.message()
-        )),
-        None => fatal::stop(format_args!("panic: {}", info.message())),
-    }
+    fatal::panicked(info)
 }

@@ -12,6 +12,7 @@ use alloc::sync::Arc;
 
 use engine::{Engine, EngineError, LoadError};
 use kernels::Isa;
+use machine::acceptance::Reserve;
 use machine::net::{AddressError, ListenConfig, Network, StaticAddress, Stream};
 use machine::smp::Team;
 use machine::virtio::blk::Role;
@@ -83,6 +84,8 @@ pub struct Service {
     config: Config,
     isa: Isa,
     team: &'static Team,
+    /// Memory to come. Gone once the model is served or never will be.
+    reserve: Option<Reserve>,
 }
 
 impl Service {
@@ -91,7 +94,11 @@ impl Service {
     ///
     /// # Errors
     /// One line: without randomness or an identity there is nobody to tell anything to.
-    pub fn start(mut devices: Devices, team: &'static Team) -> Result<Self, String> {
+    pub fn start(
+        mut devices: Devices,
+        team: &'static Team,
+        mut reserve: Reserve,
+    ) -> Result<Self, String> {
         let (config, address, failure) = match configure(&mut devices) {
             Ok((config, address)) => (config, address, None),
             Err(failure) => (Config::default(), None, Some(failure)),
@@ -113,6 +120,11 @@ impl Service {
             address,
         };
         let model = devices.take_disk(Role::Model);
+        if let Some(disk) = &model {
+            reserve
+                .take(team, inference::model_memory(disk.label().length))
+                .map_err(|error| error.to_string())?;
+        }
         let Devices {
             card,
             vsock,
@@ -127,6 +139,7 @@ impl Service {
             config,
             isa,
             team,
+            reserve: Some(reserve),
         };
         let reading = match (failure, model) {
             (Some(failure), _) => Err(failure),
@@ -199,8 +212,11 @@ impl Service {
     /// Makes an engine of the model and starts to serve it.
     fn open_model(&mut self, file: &'static [u8]) -> Result<(), Failure> {
         let model = engine::Model::load(file).map_err(Failure::Load)?;
-        let engine =
-            inference::engine(model, self.isa, self.team, &self.config).map_err(Failure::Engine)?;
+        let Some(reserve) = self.reserve.take() else {
+            return Ok(());
+        };
+        let engine = inference::engine(model, self.isa, self.team, &self.config, reserve)
+            .map_err(Failure::Engine)?;
         self.server.install(engine);
         let boot_ms = clock::now().as_millis() as u64;
         self.server.set_health(Health::Ready { boot_ms });
@@ -216,6 +232,7 @@ impl Service {
     fn fail(&mut self, failure: &Failure) {
         println!("vitrine: failed: {failure}");
         self.stage = Stage::Settled;
+        self.reserve = None;
         self.server.set_health(Health::Failed {
             reason: failure.to_string(),
         });

@@ -1,7 +1,8 @@
 # From the reset vector to 64-bit Rust. Assembled into main.rs, which supplies the names in braces.
 #
 # On entry: outside a TD, 16-bit real mode at 0xFFFFFFF0 with the usual reset state of the PC. In a TD, 32-bit protected mode with
-# paging off, flat segments but no descriptor table, EFER.LME and EFER.NXE set, the CPU index in ESI; every CPU starts here at once.
+# paging off, flat segments but no descriptor table, EFER.LME and EFER.NXE set, the CPU's index in ESI and the width of addresses in EBX; every
+# CPU starts here at once. Both registers come from the TDX module; RCX and R8 are the host's and are not looked at.
 
 .set DESCRIPTOR_CODE32, 0x08
 .set DESCRIPTOR_DATA, 0x10
@@ -123,16 +124,41 @@ descriptor_pointer:
 
 .section .text.entry, "ax"
 .code32
-# A TD is not entered yet: acceptance of memory and the hypercalls that every device access needs are to come. In a TD the halt below raises an
-# exception which nothing handles, so the machine shuts down at once and the host reports it. Other CPUs wait without an exit.
+# A TD's every CPU. The image is RAM, and the boot map is right as it was linked. EFER has what long mode needs; writing it would be a fault. CR4
+# keeps its machine check bit and CR0 its numeric error bit, which a TD may not clear. CPU 0 boots, the others wait at the gate: nothing but
+# the program itself, in private memory, ever opens it.
 .globl trust_domain_entry
 trust_domain_entry:
+    lgdtl descriptor_pointer
+    movw $DESCRIPTOR_DATA, %ax
+    movw %ax, %ds
+    movw %ax, %es
+    movw %ax, %ss
+    movl $boot_root, %eax
+    movl %eax, %cr3
+    movl %cr4, %eax
+    orl $CR4_ADDRESS_EXTENSION | CR4_SSE, %eax
+    movl %eax, %cr4
+    movl %cr0, %eax
+    orl $CR0_PAGING | CR0_WRITE_PROTECT | CR0_NUMERIC_ERROR | CR0_MONITOR_FPU, %eax
+    movl %eax, %cr0
+    ljmpl $DESCRIPTOR_CODE64, $trust_domain_entry64
+
+.code64
+trust_domain_entry64:
+    cld
     testl %esi, %esi
-    jz 2f
-1:  pause
-    jmp 1b
-2:  hlt
-    jmp 2b
+    jnz wait_at_gate
+    leaq boot_stack_end(%rip), %rsp
+    rdtsc
+    shlq $32, %rdx
+    leaq (%rax, %rdx), %rdi         # the time stamp counter at reset
+    movl %ebx, %esi                 # the width of addresses
+    xorl %ebp, %ebp
+    call start_trust_domain
+    ud2
+
+.code32
 
 # 32-bit protected mode, flat, paging off; the image is ROM. Copies the writable data and leads the boot map to the copy.
 plain_entry32:
@@ -176,7 +202,7 @@ plain_entry64:
     shlq $32, %rbx
     leaq (%rbp, %rbx), %rdi         # the time stamp counter at reset
     xorl %ebp, %ebp
-    call load_and_run
+    call start_plain
     ud2
 
 # void run_guest(handoff: rdi, page table: rsi, stack end: rdx, entry: rcx). This code is mapped alike in the old and in the new map.
@@ -252,6 +278,10 @@ wait_at_gate:
     pushq $0                        # no return address
     xorl %ebp, %ebp
     jmpq *{ENTRY}(%rdi)
-2:  cli
+2:  cmpl ${TRUST_DOMAIN}, {MODE}(%rdi)
+    je 3f
+    cli
     hlt
     jmp 2b
+3:  pause                           # a halt would be an exception here, which this CPU has no table for
+    jmp 3b

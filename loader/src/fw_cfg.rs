@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::ports::{FW_CFG_DATA, in8, select};
+use crate::ports::{FW_CFG_DATA, Ports, select};
 
 const SIGNATURE: u16 = 0;
 const DIRECTORY: u16 = 0x19;
@@ -57,7 +57,7 @@ pub fn read<'a>(name: &'static str, buffer: &'a mut [u8]) -> Result<&'a [u8], Fw
                 .get_mut(..size as usize)
                 .ok_or(FwCfgError::TooLarge { name, size })?;
             select(item);
-            buffer.fill_with(|| in8(FW_CFG_DATA));
+            buffer.fill_with(|| Ports::Plain.in8(FW_CFG_DATA));
             return Ok(buffer);
         }
     }
@@ -65,5 +65,5 @@ pub fn read<'a>(name: &'static str, buffer: &'a mut [u8]) -> Result<&'a [u8], Fw
 }
 
 fn take<const N: usize>() -> [u8; N] {
-    core::array::from_fn(|_| in8(FW_CFG_DATA))
+    core::array::from_fn(|_| Ports::Plain.in8(FW_CFG_DATA))
 }

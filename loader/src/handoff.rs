@@ -10,7 +10,7 @@ use crate::memory::{MAX_RANGES, MemoryMap, MemoryRange};
 /// The first bytes of a hand-off.
 pub const MAGIC: [u8; 8] = *b"VITR-HND";
 /// Changes with every change of the structure.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// A range of physical addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -165,7 +165,7 @@ impl Default for Handoff {
 /// The gate at which application processors wait, in code of the loader (`entry.s`), until the guest opens it.
 ///
 /// A CPU that comes through takes the next ticket, which is its index from then on, loads the stack of that index, and enters the guest at
-/// the one entry point that the measured image fixes. Tickets at or above the limit are turned away and halt.
+/// the one entry point that the measured image fixes. Tickets at or above the limit are turned away for good.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Mailbox {
@@ -204,7 +204,7 @@ impl Mailbox {
         );
     }
 
-    /// Lets nobody through any more: CPUs that are too late halt.
+    /// Lets nobody through any more: CPUs that are too late never run anything.
     pub fn close(&self) {
         self.limit.store(1, Ordering::Release);
     }
@@ -223,6 +223,8 @@ pub mod offsets {
     pub const STACKS: usize = offset_of!(Handoff, mailbox) + offset_of!(Mailbox, stacks);
     /// The guest's entry point.
     pub const ENTRY: usize = offset_of!(Handoff, mailbox) + offset_of!(Mailbox, entry);
+    /// How the image was entered.
+    pub const MODE: usize = offset_of!(Handoff, mode);
     /// The final page tables.
     pub const PAGE_TABLE: usize = offset_of!(Handoff, mailbox) + offset_of!(Mailbox, page_table);
 }

@@ -57,7 +57,7 @@ pub const DATA_COPY: u64 = 0x1_0000;
 pub const VIDEO_HOLE: u64 = 0xa_0000;
 /// The end of the hole.
 pub const VIDEO_HOLE_END: u64 = 0x10_0000;
-/// The TD hand-off block, written by the host in a TD. Never used otherwise.
+/// The TD hand-off block ([`crate::hob`]), written by the host in a TD. Never used otherwise.
 pub const TD_HOB: u64 = 0x80_0000;
 /// Its size.
 pub const TD_HOB_SIZE: u64 = 8 << 10;
@@ -75,8 +75,16 @@ pub const TABLES_SIZE: u64 = 4 << 20;
 pub const GUEST: u64 = 0x100_0000;
 /// The guest must end below this.
 pub const GUEST_END: u64 = 0x300_0000;
+/// The one piece of memory that devices see: physical pages that are private to nobody. In a TD they are shared with the host.
+pub const SHARED: u64 = GUEST_END;
+/// Its size, whole large pages.
+pub const SHARED_SIZE: u64 = 8 << 20;
+/// The virtual address at which it is mapped; its own window, far from every other.
+pub const SHARED_WINDOW: u64 = 0x4000_0000_0000;
+/// In a TD, RAM below this is accepted by the loader; what is above, the guest accepts when it knows how much it needs.
+pub const BOOT_MEMORY_END: u64 = MEMORY_MIN;
 
-/// Device registers: PCI windows, I/O APIC, local APIC. Uncached.
+/// Device registers: PCI windows, I/O APIC, local APIC. Uncached; in a TD not mapped at all, because there they are reached by hypercalls.
 pub const DEVICES: u64 = 0xc000_0000;
 /// The end of the device registers.
 pub const DEVICES_END: u64 = 0xff00_0000;

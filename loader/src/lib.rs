@@ -12,6 +12,7 @@ pub mod e820;
 pub mod elf;
 pub mod handoff;
 pub mod header;
+pub mod hob;
 pub mod layout;
 #[cfg(test)]
 mod mem;

@@ -8,7 +8,7 @@ use core::ptr;
 use core::slice;
 
 use loader::elf::Executable;
-use loader::handoff::{Handoff, Span, offsets};
+use loader::handoff::{Handoff, Mode, Span, offsets};
 use loader::header::{self, Header};
 use loader::layout;
 use loader::paging::Table;
@@ -24,6 +24,8 @@ global_asm!(
     LIMIT = const offsets::LIMIT,
     NEXT = const offsets::NEXT,
     STACKS = const offsets::STACKS,
+    MODE = const offsets::MODE,
+    TRUST_DOMAIN = const Mode::TrustDomain as u32,
     ENTRY = const offsets::ENTRY,
     PAGE_TABLE = const offsets::PAGE_TABLE,
     options(att_syntax)
@@ -132,7 +134,13 @@ pub fn has_gigabyte_pages() -> bool {
     __cpuid(0x8000_0000).eax >= EXTENDED_FEATURES && __cpuid(EXTENDED_FEATURES).edx & 1 << 26 != 0
 }
 
-/// Stops for good.
+/// The pages of the host's hand-off block, in a TD.
+pub fn hand_off_block() -> &'static [u8; layout::TD_HOB_SIZE as usize] {
+    // SAFETY: the metadata has these pages added before the first instruction; they are private, mapped by the boot map and never written.
+    unsafe { &*at(layout::TD_HOB).cast() }
+}
+
+/// Stops for good, outside a TD.
 pub fn halt() -> ! {
     loop {
         // SAFETY: interrupts are off; the CPU stops.

@@ -2,7 +2,7 @@
 
 use heapless::Vec;
 
-use crate::handoff::Span;
+use crate::handoff::{Mode, Span};
 use crate::layout;
 
 /// Ranges a memory map can have; RAM comes in two or three pieces, and a dozen things are cut out of it.
@@ -28,6 +28,17 @@ pub enum Use {
     TdHob = 7,
     /// Left unmapped on purpose: page 0, the stack's guard, the video hole.
     Unmapped = 8,
+    /// The memory that devices see.
+    Shared = 9,
+    /// The guest's to allocate, once it has accepted it from the host. In a TD only.
+    Unaccepted = 10,
+}
+
+impl Use {
+    /// Whether the loader of a TD accepts the memory: everything that must work before the guest can.
+    pub const fn is_accepted_by_loader(self) -> bool {
+        matches!(self, Self::Free | Self::Guest | Self::Stack | Self::Tables)
+    }
 }
 
 /// A range of RAM and its use.
@@ -100,8 +111,12 @@ impl core::fmt::Display for MemoryError {
 
 impl core::error::Error for MemoryError {}
 
-/// What has a fixed place outside a TD, in order of address. `guest` spans the guest's segments.
-pub fn reservations(guest: Span) -> [MemoryRange; 9] {
+/// Things with a fixed place.
+pub type Reservations = Vec<MemoryRange, 10>;
+
+/// What has a fixed place, in order of address. `guest` spans the guest's segments. Without the real-mode trampoline and the copy of the loader's
+/// data in a TD, where no CPU starts in real mode and the loader's data is RAM.
+pub fn reservations(guest: Span, mode: Mode) -> Reservations {
     let range = |start, end, usage| MemoryRange {
         span: Span::between(start, end),
         usage,
@@ -135,7 +150,40 @@ pub fn reservations(guest: Span) -> [MemoryRange; 9] {
             span: guest,
             usage: Use::Guest,
         },
+        range(
+            layout::SHARED,
+            layout::SHARED + layout::SHARED_SIZE,
+            Use::Shared,
+        ),
     ]
+    .into_iter()
+    .filter(|range| mode == Mode::Plain || !matches!(range.usage, Use::Trampoline | Use::Loader))
+    .collect()
+}
+
+/// Marks free RAM from [`layout::BOOT_MEMORY_END`] on as not accepted yet.
+///
+/// # Errors
+/// [`MemoryError::TooManyRanges`].
+pub fn withhold(map: &MemoryMap) -> Result<MemoryMap, MemoryError> {
+    let mut held = MemoryMap::new();
+    for range in map {
+        let MemoryRange { span, usage } = *range;
+        let cut = match usage {
+            Use::Free => layout::BOOT_MEMORY_END.clamp(span.start, span.end()),
+            _ => span.end(),
+        };
+        for (span, usage) in [
+            (Span::between(span.start, cut), usage),
+            (Span::between(cut, span.end()), Use::Unaccepted),
+        ] {
+            if span.length > 0 {
+                held.push(MemoryRange { span, usage })
+                    .map_err(|_| MemoryError::TooManyRanges)?;
+            }
+        }
+    }
+    Ok(held)
 }
 
 /// Cuts `ram` along `reserved`; both must be sorted and free of overlaps. What is left is [`Use::Free`].
@@ -204,7 +252,7 @@ mod tests {
                 length: 1 << 32,
             },
         ];
-        let map = partition(&ram, &reservations(GUEST_SPAN)).expect("a valid map");
+        let map = partition(&ram, &reservations(GUEST_SPAN, Mode::Plain)).expect("a valid map");
         assert!(
             map.windows(2)
                 .all(|pair| pair[0].span.end() <= pair[1].span.start)
@@ -214,7 +262,7 @@ mod tests {
             0x8000_0000 + (1 << 32)
         );
         assert_eq!(map.last().map(|range| range.usage), Some(Use::Free));
-        for reserved in reservations(GUEST_SPAN) {
+        for reserved in reservations(GUEST_SPAN, Mode::Plain) {
             assert!(map.contains(&reserved));
         }
     }
@@ -226,7 +274,7 @@ mod tests {
             length: 32 << 20,
         }];
         assert_eq!(
-            partition(&small, &reservations(GUEST_SPAN)),
+            partition(&small, &reservations(GUEST_SPAN, Mode::Plain)),
             Err(MemoryError::TooLittle { bytes: 32 << 20 })
         );
         let high = [Span {
@@ -234,7 +282,7 @@ mod tests {
             length: 1 << 32,
         }];
         assert!(matches!(
-            partition(&high, &reservations(GUEST_SPAN)),
+            partition(&high, &reservations(GUEST_SPAN, Mode::Plain)),
             Err(MemoryError::NotRam(_))
         ));
         let devices = [Span {
@@ -242,18 +290,58 @@ mod tests {
             length: 0xd000_0000,
         }];
         assert_eq!(
-            partition(&devices, &reservations(GUEST_SPAN)),
+            partition(&devices, &reservations(GUEST_SPAN, Mode::Plain)),
             Err(MemoryError::Misplaced(devices[0]))
         );
     }
 
     #[test]
     fn fixed_places_are_sorted_and_apart() {
-        let reserved = reservations(GUEST_SPAN);
-        assert!(
-            reserved
-                .windows(2)
-                .all(|pair| pair[0].span.end() <= pair[1].span.start)
+        for mode in [Mode::Plain, Mode::TrustDomain] {
+            let reserved = reservations(GUEST_SPAN, mode);
+            assert!(
+                reserved
+                    .windows(2)
+                    .all(|pair| pair[0].span.end() <= pair[1].span.start)
+            );
+        }
+    }
+
+    #[test]
+    fn a_trust_domain_has_no_memory_for_real_mode() {
+        let reserved = reservations(GUEST_SPAN, Mode::TrustDomain);
+        assert_eq!(
+            reserved.len() + 2,
+            reservations(GUEST_SPAN, Mode::Plain).len()
         );
+        assert!(
+            !reserved
+                .iter()
+                .any(|range| matches!(range.usage, Use::Trampoline | Use::Loader))
+        );
+    }
+
+    #[test]
+    fn free_memory_above_the_boot_memory_is_withheld() {
+        let ram = [
+            Span {
+                start: 0,
+                length: 0x8000_0000,
+            },
+            Span {
+                start: IMAGE_END,
+                length: 1 << 32,
+            },
+        ];
+        let map =
+            partition(&ram, &reservations(GUEST_SPAN, Mode::TrustDomain)).expect("a valid map");
+        let held = withhold(&map).expect("room");
+        let bytes = |map: &MemoryMap| map.iter().map(|range| range.span.length).sum::<u64>();
+        assert_eq!(bytes(&held), bytes(&map));
+        for range in &held {
+            let above = range.span.start >= layout::BOOT_MEMORY_END;
+            assert_eq!(range.usage == Use::Unaccepted, above, "{range:?}");
+            assert!(above || range.span.end() <= layout::BOOT_MEMORY_END);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The local APIC of each CPU: signals between CPUs and the one-shot timer.
 //!
-//! x2APIC (registers as MSRs) where CPUID offers it, the memory-mapped xAPIC otherwise; the choice is the same on every CPU.
+//! x2APIC (registers as MSRs) where CPUID offers it, the memory-mapped xAPIC otherwise; the choice is the same on every CPU. A TD has an x2APIC
+//! from reset on and nothing else; its timer is set by a deadline of the time stamp counter, so that nothing needs to be measured.
 
 use core::arch::x86_64::__cpuid;
 use core::hint::spin_loop;
@@ -8,8 +9,9 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 
 use crate::clock;
-use crate::cpu::{read_msr, write_msr};
 use crate::interrupts::{SPURIOUS_VECTOR, TIMER_VECTOR};
+use crate::msr::{self, X2APIC};
+use crate::platform;
 use crate::port::out8;
 
 const APIC_BASE: u32 = 0x1b;
@@ -17,8 +19,8 @@ const ENABLE: u64 = 1 << 11;
 const ENABLE_X2APIC: u64 = 1 << 10;
 /// Where the registers are in xAPIC mode; the loader maps this page uncached.
 const REGISTERS: usize = 0xfee0_0000;
-/// In x2APIC mode the register at offset `o` is the MSR `X2APIC + o / 16`.
-const X2APIC: u32 = 0x800;
+/// The time stamp counter at which the timer fires in deadline mode; 0 for never.
+const DEADLINE: u32 = 0x6e0;
 
 const ID: u32 = 0x20;
 const TASK_PRIORITY: u32 = 0x80;
@@ -37,6 +39,7 @@ const TIMER_DIVIDE: u32 = 0x3e0;
 const SOFTWARE_ENABLE: u32 = 1 << 8;
 const MASKED: u32 = 1 << 16;
 const DIVIDE_BY_16: u32 = 0b0011;
+const DEADLINE_MODE: u32 = 0b10 << 17;
 const SEND_PENDING: u32 = 1 << 12;
 const ASSERT: u32 = 1 << 14;
 const ALL_BUT_SELF: u32 = 0b11 << 18;
@@ -58,6 +61,10 @@ static TIMER_FREQUENCY: AtomicU64 = AtomicU64::new(0);
 pub fn init() {
     const MASTER_MASK: u16 = 0x21;
     const SLAVE_MASK: u16 = 0xa1;
+    if platform::trust_domain().is_some() {
+        USE_X2APIC.store(true, Ordering::Relaxed);
+        return init_cpu();
+    }
     USE_X2APIC.store(__cpuid(1).ecx & 1 << 21 != 0, Ordering::Relaxed);
     // SAFETY: masks every line of the two 8259 controllers, which nothing here uses.
     unsafe {
@@ -77,20 +84,32 @@ pub fn init() {
 
 /// On every CPU: switches its APIC on, with only the timer able to raise anything.
 pub fn init_cpu() {
+    let is_trust_domain = platform::trust_domain().is_some();
+    if !is_trust_domain {
+        enable();
+    }
+    for register in [LINT0, LINT1, ERROR] {
+        write(register, MASKED);
+    }
+    write(TASK_PRIORITY, 0);
+    if is_trust_domain {
+        write(TIMER, DEADLINE_MODE | u32::from(TIMER_VECTOR));
+    } else {
+        write(TIMER_DIVIDE, DIVIDE_BY_16);
+        write(TIMER, u32::from(TIMER_VECTOR));
+    }
+    write(SPURIOUS, SOFTWARE_ENABLE | u32::from(SPURIOUS_VECTOR));
+}
+
+/// Switches the APIC on, in the mode that [`init`] chose.
+fn enable() {
     let mode = if USE_X2APIC.load(Ordering::Relaxed) {
         ENABLE | ENABLE_X2APIC
     } else {
         ENABLE
     };
     // SAFETY: every x86-64 has this register; the base stays where it is, and x2APIC mode is offered by CPUID if it is asked for.
-    unsafe { write_msr(APIC_BASE, read_msr(APIC_BASE) | mode) }
-    for register in [LINT0, LINT1, ERROR] {
-        write(register, MASKED);
-    }
-    write(TASK_PRIORITY, 0);
-    write(TIMER_DIVIDE, DIVIDE_BY_16);
-    write(TIMER, u32::from(TIMER_VECTOR));
-    write(SPURIOUS, SOFTWARE_ENABLE | u32::from(SPURIOUS_VECTOR));
+    unsafe { msr::write(APIC_BASE, msr::read(APIC_BASE) | mode) }
 }
 
 /// The APIC's number, by which other CPUs address this one.
@@ -113,6 +132,11 @@ pub fn send(id: u32, vector: u8) {
     command(id, ASSERT | u32::from(vector));
 }
 
+/// Says that the other CPUs run: from here on an NMI reaches them.
+pub fn others_have_started() {
+    OTHERS_STARTED.store(true, Ordering::SeqCst);
+}
+
 /// Raises an NMI on all other CPUs, if they were started: one that still waits for its start must not be woken into nothing.
 pub fn send_nmi_to_others() {
     if OTHERS_STARTED.load(Ordering::SeqCst) {
@@ -122,7 +146,7 @@ pub fn send_nmi_to_others() {
 
 /// Starts all other CPUs in real mode at `page`, a page below 1 MiB: the INIT, wait, start, start sequence of the processor manuals.
 pub fn start_others(page: u64) {
-    OTHERS_STARTED.store(true, Ordering::SeqCst);
+    others_have_started();
     let start = ALL_BUT_SELF | ASSERT | START | (page >> 12) as u32 & 0xff;
     command(0, ALL_BUT_SELF | ASSERT | INIT);
     clock::delay(Duration::from_millis(10));
@@ -133,6 +157,10 @@ pub fn start_others(page: u64) {
 
 /// Lets the timer interrupt this CPU once, `time` from now; long times are cut short to what the timer can count.
 pub fn set_timer(time: Duration) {
+    if platform::trust_domain().is_some() {
+        let deadline = clock::ticks().saturating_add(clock::ticks_in(time));
+        return write_deadline(deadline.max(1));
+    }
     let ticks = time
         .as_nanos()
         .saturating_mul(u128::from(TIMER_FREQUENCY.load(Ordering::Relaxed)))
@@ -145,14 +173,23 @@ pub fn set_timer(time: Duration) {
 
 /// Takes the timer back.
 pub fn clear_timer() {
+    if platform::trust_domain().is_some() {
+        return write_deadline(0);
+    }
     write(TIMER_INITIAL, 0);
+}
+
+/// In a TD only.
+fn write_deadline(ticks: u64) {
+    // SAFETY: a TD has the register, and the timer is in deadline mode.
+    unsafe { msr::write(DEADLINE, ticks) }
 }
 
 fn command(id: u32, command: u32) {
     if USE_X2APIC.load(Ordering::Relaxed) {
         // SAFETY: x2APIC mode is on, and the interrupt command register takes any of our commands in one write.
         unsafe {
-            write_msr(
+            msr::write(
                 X2APIC + COMMAND / 16,
                 u64::from(id) << 32 | u64::from(command),
             )
@@ -172,7 +209,7 @@ fn command(id: u32, command: u32) {
 fn read(register: u32) -> u32 {
     if USE_X2APIC.load(Ordering::Relaxed) {
         // SAFETY: x2APIC mode is on, and the offsets above name registers that exist in it.
-        return unsafe { read_msr(X2APIC + register / 16) } as u32;
+        return unsafe { msr::read(X2APIC + register / 16) } as u32;
     }
     // SAFETY: the loader maps the APIC's page; reading these registers has no effect.
     unsafe { register_address(register).read_volatile() }
@@ -181,7 +218,7 @@ fn read(register: u32) -> u32 {
 fn write(register: u32, value: u32) {
     if USE_X2APIC.load(Ordering::Relaxed) {
         // SAFETY: x2APIC mode is on, and the offsets above name registers that exist in it.
-        return unsafe { write_msr(X2APIC + register / 16, u64::from(value)) };
+        return unsafe { msr::write(X2APIC + register / 16, u64::from(value)) };
     }
     // SAFETY: the loader maps the APIC's page; the values only steer interrupts of this CPU and signals to others.
     unsafe { register_address(register).write_volatile(value) }

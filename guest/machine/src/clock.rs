@@ -1,7 +1,8 @@
 //! Time: the time stamp counter (TSC) as a monotonic clock, and the wall clock read once from the RTC.
 //!
 //! The TSC of every CPU we support runs at a constant rate. Its frequency comes from CPUID leaf 0x15 where that is filled in,
-//! and is measured against the 8254 timer otherwise. The wall clock is the host's word: nothing secret may depend on it.
+//! and is measured against the 8254 timer otherwise. In a TD the leaf is the TDX module's word, and there is no other way. The wall clock is
+//! the host's word: nothing secret may depend on it.
 
 mod pit;
 mod rtc;
@@ -12,6 +13,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 
 pub use rtc::RtcError;
+
+use crate::platform;
 
 /// What is assumed of a processor that does not tell its frequency, in a machine without a working timer.
 const FALLBACK: u64 = 2_000_000_000;
@@ -35,12 +38,11 @@ pub fn ticks() -> u64 {
 /// [`RtcError`] if the RTC stays busy or shows no valid date; the monotonic clock runs nevertheless.
 pub fn init(origin: u64) -> Result<(), RtcError> {
     ORIGIN.store(origin, Ordering::Relaxed);
-    FREQUENCY.store(
-        declared_frequency()
-            .or_else(pit::measure)
-            .unwrap_or(FALLBACK),
-        Ordering::Relaxed,
-    );
+    let frequency = match platform::trust_domain() {
+        None => declared_frequency().or_else(pit::measure),
+        Some(_) => declared_frequency(),
+    };
+    FREQUENCY.store(frequency.unwrap_or(FALLBACK), Ordering::Relaxed);
     let wall = rtc::read()?;
     WALL_ORIGIN.store(wall.saturating_sub(now().as_secs()), Ordering::Relaxed);
     Ok(())

@@ -85,30 +85,6 @@ unsafe fn read_state() -> u64 {
     unsafe { _xgetbv(0) }
 }
 
-/// Reads a model-specific register.
-///
-/// # Safety
-/// The register must exist on this CPU.
-pub unsafe fn read_msr(register: u32) -> u64 {
-    let (low, high): (u32, u32);
-    // SAFETY: the caller vouches for the register.
-    unsafe {
-        asm!("rdmsr", in("ecx") register, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags))
-    }
-    u64::from(high) << 32 | u64::from(low)
-}
-
-/// Writes a model-specific register.
-///
-/// # Safety
-/// The register must exist, take the value, and not break what the rest of the program relies on.
-pub unsafe fn write_msr(register: u32, value: u64) {
-    // SAFETY: the caller vouches for the register and the value.
-    unsafe {
-        asm!("wrmsr", in("ecx") register, in("eax") value as u32, in("edx") (value >> 32) as u32, options(nostack, preserves_flags))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

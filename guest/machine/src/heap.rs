@@ -8,7 +8,7 @@ mod regions;
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::fmt;
-use core::ops::{Deref, DerefMut};
+use core::ops::{Deref, DerefMut, Range};
 use core::ptr::{self, NonNull};
 
 use crate::sync::SpinLock;
@@ -102,13 +102,40 @@ impl Memory {
     }
 }
 
+/// What [`add`] was given, for [`wipe`].
+static RANGES: SpinLock<heapless::Vec<Range<usize>, RANGES_MAX>> =
+    SpinLock::new(heapless::Vec::new());
+const RANGES_MAX: usize = loader::memory::MAX_RANGES;
+
 /// Hands `length` bytes at `start` to the allocator.
 ///
 /// # Safety
 /// The range must be mapped, writable RAM that nothing else uses or will ever use.
 pub unsafe fn add(start: NonNull<u8>, length: usize) {
+    remember(start.addr().get()..start.addr().get() + length);
     // SAFETY: passed on from the caller.
     unsafe { MEMORY.lock().regions.give_unaligned(start, length) }
+}
+
+fn remember(range: Range<usize>) {
+    let mut ranges = RANGES.lock();
+    match ranges.iter_mut().find(|known| known.end == range.start) {
+        Some(known) => known.end = range.end,
+        // More ranges than a memory map has pieces cannot come.
+        None => drop(ranges.push(range)),
+    }
+}
+
+/// Overwrites all memory that was ever handed to the allocator, used or free, with zeros.
+///
+/// # Safety
+/// Nothing of it may be in use: neither by this CPU, whose stack must be elsewhere, nor by another.
+pub unsafe fn wipe() {
+    for range in RANGES.lock().iter() {
+        let start: *mut u8 = ptr::with_exposed_provenance_mut(range.start);
+        // SAFETY: `add` was given this memory, and it is not in use any more.
+        unsafe { start.write_bytes(0, range.len()) }
+    }
 }
 
 /// Bytes in free pages. Blocks kept on the small free lists are not counted.

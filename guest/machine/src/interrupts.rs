@@ -14,15 +14,18 @@
 //! | 6 | page fault | may come inside any other handler |
 //! | 7 | the other exceptions | the program's mistakes; the first one ends it |
 //!
-//! Every exception is fatal: it prints the registers and stops the machine. A CPU that faults again while it reports a fault stops at once,
-//! so that the report's stack being overwritten does no harm.
+//! Every exception is fatal: it prints the registers and stops the machine. In a TD registers hold what the host must not see, so only vector,
+//! error code and the place in the image are printed. A CPU that faults again while it reports a fault stops at once, so that the report's
+//! stack being overwritten does no harm.
 
 mod tables;
 
 use core::arch::{asm, global_asm};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::{apic, fatal};
+use loader::layout::{GUEST, GUEST_END};
+
+use crate::{apic, fatal, platform};
 
 /// The vector of the one-shot timer.
 pub const TIMER_VECTOR: u8 = 0x20;
@@ -35,10 +38,13 @@ pub const SPURIOUS_VECTOR: u8 = 0xff;
 
 const NMI: u64 = 2;
 const PAGE_FAULT: u64 = 14;
+const VIRTUALIZATION: u64 = 20;
 const FIRST_EXTERNAL: u64 = 32;
 
 /// Set when the machine stops: CPUs that get an NMI then halt in silence.
 static STOPPING: AtomicBool = AtomicBool::new(false);
+/// CPUs that did.
+static STOPPED: AtomicUsize = AtomicUsize::new(0);
 
 /// Gives this CPU, the `index`th, its tables. From here on exceptions are reported.
 pub fn init(index: u32) {
@@ -48,8 +54,13 @@ pub fn init(index: u32) {
 /// Halts this CPU until an interrupt comes, at most. Call it again until what was waited for is there.
 ///
 /// Interrupts are off before and after, and `sti` takes effect only after the following instruction: one that arrived since the caller last
-/// looked is still pending and ends the halt at once.
+/// looked is still pending and ends the halt at once. In a TD the halt is a hypercall, with `sti` right before it in the same way.
 pub fn wait() {
+    if let Some(domain) = platform::trust_domain() {
+        // SAFETY: interrupts are off, and handlers may run: see below. A host that does not halt makes the caller spin, which costs only the host.
+        let _ = unsafe { tdx::hypercall::halt(domain.tdcall()) };
+        return;
+    }
     // SAFETY: the handlers of external interrupts only acknowledge, on a stack of their own. They may change every register that a call may
     // change, vector registers included, which is what `clobber_abi` declares.
     unsafe { asm!("sti", "hlt", "cli", clobber_abi("sysv64")) }
@@ -59,6 +70,11 @@ pub fn wait() {
 pub fn stop_others() {
     STOPPING.store(true, Ordering::SeqCst);
     apic::send_nmi_to_others();
+}
+
+/// How many CPUs have halted for good because of [`stop_others`].
+pub fn stopped() -> usize {
+    STOPPED.load(Ordering::SeqCst)
 }
 
 /// Where the stubs lead: what the CPU pushed, and the registers below it.
@@ -90,7 +106,10 @@ struct Frame {
 
 extern "sysv64" fn handle(frame: &Frame) {
     match frame.vector {
-        NMI if STOPPING.load(Ordering::SeqCst) => fatal::halt(),
+        NMI if STOPPING.load(Ordering::SeqCst) => {
+            STOPPED.fetch_add(1, Ordering::SeqCst);
+            fatal::halt()
+        }
         FIRST_EXTERNAL.. => {
             if frame.vector != u64::from(SPURIOUS_VECTOR) {
                 apic::acknowledge();
@@ -105,6 +124,9 @@ fn report(frame: &Frame) -> ! {
     let cpu = tables::this_cpu();
     if cpu.faulted.swap(true, Ordering::Relaxed) {
         fatal::halt();
+    }
+    if let Some(domain) = platform::trust_domain() {
+        report_in_trust_domain(frame, domain);
     }
     let address: u64;
     // SAFETY: reading CR2 has no effect.
@@ -150,6 +172,37 @@ fn report(frame: &Frame) -> ! {
          r14 {r14:016x} r15 {r15:016x}",
         cpu.index,
     ))
+}
+
+/// Prints what the host may know of an exception, and stops the machine. The module's reason for a virtualization exception is taken first: the
+/// hypercalls behind printing are none, but a second such exception before that would be a double fault.
+fn report_in_trust_domain(frame: &Frame, domain: platform::TrustDomain) -> ! {
+    let Frame { vector, error, .. } = *frame;
+    let at = ImageOffset(frame.rip);
+    if vector == VIRTUALIZATION {
+        match tdx::leaf::ve_info(domain.tdcall()) {
+            Ok(info) => fatal::stop(format_args!(
+                "vector {vector}, error {error:#x}, {at}, exit reason {}",
+                info.reason
+            )),
+            Err(status) => fatal::stop(format_args!(
+                "vector {vector}, error {error:#x}, {at}: {status}"
+            )),
+        }
+    }
+    fatal::stop(format_args!("vector {vector}, error {error:#x}, {at}"))
+}
+
+/// An instruction's place in the guest's image. Other addresses are not shown: they are what a program made of its data.
+struct ImageOffset(u64);
+
+impl core::fmt::Display for ImageOffset {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.0 {
+            rip @ GUEST..GUEST_END => write!(f, "image offset {:#x}", rip - GUEST),
+            _ => f.write_str("outside the image"),
+        }
+    }
 }
 
 const NAMES: [&str; 22] = [
@@ -244,4 +297,21 @@ extern "C" fn common() {
         "iretq",
         handle = sym handle,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn only_addresses_of_code_are_shown() {
+        assert_eq!(
+            ImageOffset(GUEST + 0x1234).to_string(),
+            "image offset 0x1234"
+        );
+        for secret in [0, GUEST - 1, GUEST_END, 0xdead_beef_dead_beef] {
+            assert_eq!(ImageOffset(secret).to_string(), "outside the image");
+        }
+    }
 }

@@ -16,7 +16,7 @@ use loader::handoff::Mailbox;
 use loader::layout::TRAMPOLINE;
 
 use crate::sync::SpinLock;
-use crate::{apic, clock, cpu, fatal, interrupts, paging};
+use crate::{apic, clock, cpu, fatal, interrupts, paging, platform};
 
 /// How long a CPU spins before it halts.
 const SPIN: Duration = Duration::from_micros(100);
@@ -31,6 +31,8 @@ static ARRIVALS: SpinLock<Arrivals> = SpinLock::new(Arrivals {
     workers: Vec::new(),
 });
 static JOB: Job = Job::new();
+/// Workers that arrived in time.
+static OTHERS: AtomicUsize = AtomicUsize::new(0);
 
 struct Arrivals {
     open: bool,
@@ -138,7 +140,12 @@ impl Team {
     }
 }
 
-/// Starts the other CPUs through the loader's gate. `expected` counts all, this one included; fewer may come, and those are the team.
+/// How many CPUs there are besides the boot processor.
+pub fn others() -> usize {
+    OTHERS.load(Ordering::SeqCst)
+}
+
+/// Starts the other CPUs through the loader's gate: in a TD they wait there already, elsewhere they are sent to it. `expected` counts all, this one included; fewer may come, and those are the team.
 ///
 /// Needs the heap, the clock, [`interrupts::init`] and [`apic::init`] on this CPU. The CPUs that come must call [`join`].
 pub fn start(mailbox: &'static Mailbox, expected: usize) -> Team {
@@ -149,7 +156,11 @@ pub fn start(mailbox: &'static Mailbox, expected: usize) -> Team {
             .chain((1..expected).map(|_| new_stack()))
             .collect();
         mailbox.open(stacks.leak());
-        apic::start_others(TRAMPOLINE);
+        if platform::trust_domain().is_some() {
+            apic::others_have_started();
+        } else {
+            apic::start_others(TRAMPOLINE);
+        }
         let start = clock::now();
         while ARRIVALS.lock().workers.len() + 1 < expected && clock::now() - start < START_TIMEOUT {
             spin_loop();
@@ -158,6 +169,7 @@ pub fn start(mailbox: &'static Mailbox, expected: usize) -> Team {
     }
     let mut arrivals = ARRIVALS.lock();
     arrivals.open = false;
+    OTHERS.store(arrivals.workers.len(), Ordering::SeqCst);
     Team {
         workers: core::mem::take(&mut arrivals.workers),
     }

@@ -8,7 +8,6 @@ use crate::address::{PAGE, SharedAddress};
 use crate::call::{HostRegisters, Tdcall};
 use crate::status::Status;
 
-const CPUID: u64 = 10;
 const HLT: u64 = 12;
 const IO: u64 = 30;
 const RDMSR: u64 = 31;
@@ -93,15 +92,6 @@ impl Width {
     }
 }
 
-/// CPUID as the host tells it, for leaves that the processor does not answer itself: EAX, EBX, ECX, EDX.
-///
-/// # Errors
-/// [`HostError`].
-pub fn cpuid(tdcall: &impl Tdcall, leaf: u32, subleaf: u32) -> Result<[u32; 4], HostError> {
-    let answer = call(tdcall, CPUID, [u64::from(leaf), u64::from(subleaf), 0, 0])?;
-    Ok([answer.r12, answer.r13, answer.r14, answer.r15].map(|register| register as u32))
-}
-
 /// HLT: gives the processor up until an interrupt arrives, with interrupts on during the call. An interrupt that arrived before it was made,
 /// while interrupts were off, ends it at once.
 ///
@@ -118,6 +108,13 @@ pub unsafe fn halt(tdcall: &impl Tdcall) -> Result<(), HostError> {
     // SAFETY: the host is not asked to change memory; the handlers are the caller's promise.
     let status = unsafe { tdcall.host(&mut registers) };
     check(status, &registers)
+}
+
+/// HLT with interrupts off: gives the processor up for good. Returns if the host does not comply.
+pub fn halt_for_good(tdcall: &impl Tdcall) {
+    const INTERRUPTS_BLOCKED: u64 = 1;
+    // There is nobody left to tell of an error.
+    let _ = call(tdcall, HLT, [INTERRUPTS_BLOCKED, 0, 0, 0]);
 }
 
 /// IN: reads a port.

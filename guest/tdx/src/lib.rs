@@ -4,7 +4,7 @@
 //! - [`leaf`]: calls that the TDX module answers, trustworthy as the processor is (TDX Module ABI specification);
 //! - [`hypercall`]: calls that the module passes on to the host, whose answers are the host's word and nothing more (GHCI specification);
 //! - [`status`]: what the module says about how a call went;
-//! - [`address`]: guest-physical addresses, private and shared;
+//! - [`address`]: guest-physical addresses, private and shared; [`accept`]: making private memory of ranges of them;
 //! - [`report`], [`quote`]: the structures of attestation.
 //!
 //! Nothing here allocates or keeps state. The crate also serves programs that never run in a TD: an emulator, a verifier.
@@ -13,6 +13,7 @@
 #[cfg(any(test, feature = "fake"))]
 extern crate std;
 
+pub mod accept;
 pub mod address;
 pub mod call;
 #[cfg(any(test, feature = "fake"))]

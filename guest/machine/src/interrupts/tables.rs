@@ -6,12 +6,11 @@ use core::arch::asm;
 use core::sync::atomic::AtomicBool;
 
 use super::interrupt_stubs;
-use crate::cpu::{read_msr, write_msr};
+use crate::msr::{self, GS_BASE};
 
 const CODE: u16 = 0x08;
 const DATA: u16 = 0x10;
 const TASK: u16 = 0x18;
-const GS_BASE: u32 = 0xc000_0101;
 
 const STACKS: usize = 7;
 const STACK_SIZE: usize = 16 << 10;
@@ -171,14 +170,14 @@ unsafe fn load(cpu: &'static PerCpu) {
             null = in(reg) 0u64,
             scratch = out(reg) _,
         );
-        write_msr(GS_BASE, core::ptr::from_ref(cpu).expose_provenance() as u64);
+        msr::write(GS_BASE, core::ptr::from_ref(cpu).expose_provenance() as u64);
     }
 }
 
 /// The structure of the CPU that runs this. Only after [`install`].
 pub fn this_cpu() -> &'static PerCpu {
     // SAFETY: `install` set the register on this CPU to a structure that lives for ever and is only read from then on, but for atomics.
-    unsafe { &*core::ptr::with_exposed_provenance(read_msr(GS_BASE) as usize) }
+    unsafe { &*core::ptr::with_exposed_provenance(msr::read(GS_BASE) as usize) }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use super::queue::{QueueAddresses, VirtQueue};
 use super::shared::{ArenaFull, SharedArena};
+use crate::platform;
 use alloc::boxed::Box;
 use core::fmt;
 use core::time::Duration;
@@ -108,6 +109,16 @@ impl fmt::Display for DeviceError {
 
 impl core::error::Error for DeviceError {}
 
+/// What every device must offer: virtio 1, and in a trust domain access through the platform's translation, because a device without it would
+/// believe that it reaches private memory. Elsewhere that changes nothing, and is taken if it is offered.
+const fn needed_by_platform(is_trust_domain: bool) -> u64 {
+    if is_trust_domain {
+        VERSION_1 | ACCESS_PLATFORM
+    } else {
+        VERSION_1
+    }
+}
+
 /// A device between reset and failure.
 pub struct Device {
     transport: Box<dyn Transport>,
@@ -137,11 +148,10 @@ impl Device {
             .transport
             .set_status(status::ACKNOWLEDGE | status::DRIVER);
         let offered = device.transport.offered_features();
-        let required = required | VERSION_1;
+        let required = required | needed_by_platform(platform::trust_domain().is_some());
         if offered & required != required {
             return Err(device.fail(DeviceError::FeatureMissing));
         }
-        // Access through the platform's translation is what a trust domain must have; elsewhere it changes nothing.
         device.features = offered & (required | wanted | ACCESS_PLATFORM);
         device.transport.accept_features(device.features);
         device

@@ -5,6 +5,7 @@
 
 use super::device::Transport;
 use super::queue::QueueAddresses;
+use crate::mmio::{self, Register};
 use crate::pci::{self as bus, Address, Bars, ConfigSpace, MmioWindow, PciError, VENDOR_SPECIFIC};
 use core::fmt;
 
@@ -74,23 +75,24 @@ struct Registers {
 }
 
 impl Registers {
-    fn pointer<T>(&self, offset: u32) -> *mut T {
-        let inside = u64::from(offset) + size_of::<T>() as u64 <= u64::from(self.length);
+    fn address<T>(&self, offset: u32) -> u64 {
+        let size = size_of::<T>() as u64;
+        let inside = u64::from(offset) + size <= u64::from(self.length);
         assert!(inside, "access outside a register block");
-        let pointer = (self.base + u64::from(offset)) as *mut T;
-        assert!(pointer.is_aligned(), "unaligned device register");
-        pointer
+        let address = self.base + u64::from(offset);
+        assert!(address.is_multiple_of(size), "unaligned device register");
+        address
     }
 
-    fn read<T: Copy>(&self, offset: u32) -> T {
+    fn read<T: Register>(&self, offset: u32) -> T {
         // SAFETY: the address was checked to lie in a register of the device, which `PciTransport::new`'s caller
-        // vouches is mapped and ours; every bit pattern is a number.
-        unsafe { self.pointer::<T>(offset).read_volatile() }
+        // vouches is mapped and ours.
+        unsafe { mmio::read(self.address::<T>(offset)) }
     }
 
-    fn write<T: Copy>(&mut self, offset: u32, value: T) {
+    fn write<T: Register>(&mut self, offset: u32, value: T) {
         // SAFETY: as in `read`.
-        unsafe { self.pointer::<T>(offset).write_volatile(value) }
+        unsafe { mmio::write(self.address::<T>(offset), value) }
     }
 
     fn write_address(&mut self, offset: u32, address: u64) {

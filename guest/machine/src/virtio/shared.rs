@@ -1,13 +1,15 @@
 //! The one arena of memory that devices see, and the only way to touch it: copies.
 //!
-//! Rings and bounce buffers come out of a fixed, 2 MiB-aligned arena taken once at start. In a trust domain the arena
-//! is converted to shared memory once, as a whole, and nothing outside it ever is (`tdx.md` §1.9); elsewhere the same
-//! discipline costs one copy. The host may change these bytes at any time, so no Rust reference to them exists: every
+//! Rings and bounce buffers come out of a fixed arena that the loader maps in a window of its own. In a trust domain the loader converted
+//! it to shared memory, once and as a whole, and nothing outside it ever is; elsewhere the same discipline costs one copy. The host may change these bytes at any time, so no Rust reference to them exists: every
 //! access is a volatile load or store, or a block copy that the compiler cannot repeat or read through later.
 
 use core::arch::asm;
 use core::fmt;
+use core::num::NonZero;
 use core::ptr::NonNull;
+
+use loader::layout;
 
 /// An address as a device uses it in rings and registers: guest-physical, without the TDX shared bit. It cannot be
 /// dereferenced.
@@ -39,10 +41,17 @@ pub struct SharedArena {
 }
 
 impl SharedArena {
-    /// Bytes the machine sets aside: two disks, a network card and a vsock device with room to spare.
-    pub const LENGTH: usize = 8 << 20;
-    /// Alignment of the arena, so that a trust domain converts whole large pages.
-    pub const ALIGNMENT: usize = 2 << 20;
+    /// The machine's arena, where the loader maps it.
+    ///
+    /// # Safety
+    /// On this machine only, and once.
+    pub unsafe fn of_machine() -> Self {
+        const WINDOW: NonZero<usize> = NonZero::new(layout::SHARED_WINDOW as usize).unwrap();
+        let base = NonNull::with_exposed_provenance(WINDOW);
+        let length = layout::SHARED_SIZE as usize;
+        // SAFETY: the loader keeps this memory for devices, and maps it here.
+        unsafe { Self::new(base, DeviceAddress(layout::SHARED), length) }
+    }
 
     /// # Safety
     /// `length` bytes at `base` are mapped, writable, reachable by devices at `device`, and used by nobody else for
@@ -57,7 +66,7 @@ impl SharedArena {
         }
     }
 
-    /// Takes `length` zeroed bytes at a multiple of `alignment`, a power of two not above [`Self::ALIGNMENT`].
+    /// Takes `length` zeroed bytes at a multiple of `alignment`, a power of two not above a large page.
     pub fn allocate(&mut self, length: usize, alignment: usize) -> Result<SharedBuffer, ArenaFull> {
         let start = self.rest.device.0 as usize;
         let padding = start.checked_next_multiple_of(alignment).ok_or(ArenaFull)? - start;
