@@ -132,7 +132,7 @@ mod tests {
                 LARGE_PAGE - 2 * PAGE,
                 LARGE_PAGE - PAGE,
                 LARGE_PAGE | 1,
-                LARGE_PAGE | 1,
+                (2 * LARGE_PAGE) | 1,
                 3 * LARGE_PAGE
             ]
         );
