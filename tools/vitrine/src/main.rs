@@ -4,6 +4,7 @@
 
 mod chat;
 mod connection;
+mod doctor;
 mod emulator;
 mod eval;
 mod failure;
@@ -50,6 +51,7 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Run(run::Args),
+    Doctor(doctor::Args),
     Emulator(emulator::Args),
     Chat(chat::Args),
     Health(health::Args),
@@ -62,6 +64,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome: Result<(), Failure> = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Emulator(args) => emulator::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Health(args) => health::run(&args),

@@ -20,8 +20,9 @@ use accelerator::Choice;
 use console::{Line, Ready};
 use guest::{Event, Guest, Source};
 use machine::GUEST_PORT;
+pub use plan::locate_qemu;
 use plan::{Backend, Plan};
-use tdx::{DEFAULT_QUOTE_SERVICE, QuoteService};
+pub use tdx::{DEFAULT_QUOTE_SERVICE, QuoteService};
 
 /// Back to the start of a terminal's line, and nothing on it.
 const CLEAR_LINE: &str = "\r\x1b[K";

@@ -1,17 +1,15 @@
 //! `vitrine run --backend tdx` against a QEMU that only records its command line, and a quote generation service on a Unix socket.
 
-mod support;
-
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
+use crate::support::{arguments, fake_qemu, place, program, quote_service};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use support::{arguments, fake_qemu, place, program, quote_service};
 use tdx::quote::Body;
 use testpki::{authenticate, qgs};
 

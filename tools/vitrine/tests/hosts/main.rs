@@ -1,0 +1,6 @@
+//! What `vitrine` does on hosts of trust domains, without one: machines made of files, QEMUs made of scripts, and a quote generation
+//! service that speaks Intel's protocol under a test root.
+
+mod doctor;
+mod run;
+mod support;
