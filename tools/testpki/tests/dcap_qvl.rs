@@ -1,7 +1,9 @@
 //! dcap-qvl, a verifier we did not write, judges the evidence.
 
+use const_oid::ObjectIdentifier;
 use dcap_qvl::QuoteCollateralV3;
 use dcap_qvl::verify::{QuoteVerifier, VerifiedReport};
+use dcap_qvl::{intel, oids};
 use testpki::catalogue::{self, Expected};
 use testpki::{Evidence, Platform, QuoteFormat, TestPki};
 
@@ -34,6 +36,39 @@ fn sound_quotes_of_every_format_are_up_to_date_under_the_test_root() {
         let td = report.report.as_td10().unwrap();
         assert_eq!(td.report_data, [7; 64]);
         assert_eq!(td.rt_mr3, [0; 48]);
+    }
+}
+
+#[test]
+fn the_pck_certificate_says_what_the_platform_is() {
+    let platform = Platform {
+        cached_keys: true,
+        smt: false,
+        pce_svn: 0x1234,
+        components: core::array::from_fn(|index| 0x80 + index as u8),
+        ..Platform::default()
+    };
+    let pki = TestPki::generate(platform.clone()).unwrap();
+    let pck = intel::parse_pck_extension_from_pem(pki.pck_chain().as_bytes()).unwrap();
+    assert_eq!(pck.ppid, platform.ppid);
+    assert_eq!(pck.cpu_svn, platform.components);
+    assert_eq!(pck.pce_svn, platform.pce_svn);
+    assert_eq!(pck.pce_id, platform.pce_id);
+    assert_eq!(pck.fmspc, platform.fmspc);
+    assert_eq!(pck.sgx_type, 1);
+    assert_eq!(
+        pck.platform_instance_id.as_deref(),
+        Some(&platform.instance[..])
+    );
+    assert_eq!(
+        [pck.dynamic_platform, pck.cached_keys, pck.smt_enabled],
+        [Some(true), Some(true), Some(false)]
+    );
+    // 1.2.840.113741.1.13.1.2.1 to .16: the components one by one, as INTEGERs.
+    for (arc, component) in (1u8..).zip(platform.components) {
+        let oid = [oids::TCB.as_bytes(), &[arc]].concat();
+        let oid = ObjectIdentifier::from_bytes(&oid).unwrap();
+        assert_eq!(pck.get_value(&oid).unwrap(), Some(vec![0, component]));
     }
 }
 
