@@ -172,5 +172,8 @@ fn private_memory(trust_domain: TrustDomain, guest: Span) -> Result<MemoryMap, B
 
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    stop(info)
+    match info.location() {
+        Some(place) => stop(place),
+        None => stop(&"panic"),
+    }
 }

@@ -48,6 +48,11 @@ impl TrustDomain {
         &self.tdcall
     }
 
+    /// The width of guest-physical addresses.
+    pub const fn width(&self) -> AddressWidth {
+        self.width
+    }
+
     /// The shared alias of a guest-physical address.
     pub const fn share(&self, address: u64) -> SharedAddress {
         self.width.share(address)
