@@ -41,6 +41,17 @@ pub enum SectionType {
     TempMem,
 }
 
+impl fmt::Display for SectionType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bfv => "BFV",
+            Self::Cfv => "CFV",
+            Self::TdHob => "TD_HOB",
+            Self::TempMem => "TEMP_MEM",
+        })
+    }
+}
+
 /// A section's attribute bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attributes(pub u32);

@@ -48,22 +48,36 @@ pub fn records<'a>(
         .flat_map(move |section| section_records(image, section, order))
 }
 
+impl Record<'_> {
+    /// "MEM.PAGE.ADD" or "MR.EXTEND".
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::PageAdd { .. } => "MEM.PAGE.ADD",
+            Self::Extend { .. } => "MR.EXTEND",
+        }
+    }
+
+    /// The guest-physical address it is about.
+    pub const fn address(&self) -> u64 {
+        match *self {
+            Self::PageAdd { address } | Self::Extend { address, .. } => address,
+        }
+    }
+}
+
 /// MRTD of the TD that a host builds from `image`, whose metadata is `metadata`.
 pub fn mrtd(image: &[u8], metadata: &Metadata, order: PageOrder) -> Hash {
     let mut hash = Sha384::new();
     for record in records(image, metadata, order) {
-        match record {
-            Record::PageAdd { address } => hash.update(head(b"MEM.PAGE.ADD", address)),
-            Record::Extend { address, contents } => {
-                hash.update(head(b"MR.EXTEND", address));
-                hash.update(contents);
-            }
+        hash.update(head(&record));
+        if let Record::Extend { contents, .. } = record {
+            hash.update(contents);
         }
     }
     hash.finalize().into()
 }
 
-fn section_records<'a>(
+pub(crate) fn section_records<'a>(
     image: &'a [u8],
     section: &'a Section,
     order: PageOrder,
@@ -95,27 +109,43 @@ fn section_records<'a>(
     }
 }
 
-/// The 128 bytes that precede every step: its name, and the address at byte 16.
-fn head(name: &[u8], address: u64) -> [u8; RECORD] {
-    let mut record = [0; RECORD];
-    record[..name.len()].copy_from_slice(name);
-    record[16..24].copy_from_slice(&address.to_le_bytes());
-    record
+/// The 128 bytes that a step contributes besides contents: its name, and the address at byte 16.
+fn head(record: &Record<'_>) -> [u8; RECORD] {
+    let mut head = [0; RECORD];
+    let name = record.name().as_bytes();
+    head[..name.len()].copy_from_slice(name);
+    head[16..24].copy_from_slice(&record.address().to_le_bytes());
+    head
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Byte by byte what `tdh_mem_page_add.c` and `tdh_mr_extend.c` hash: a 16-byte name padded with zeros, the page's address as a 64-bit
+    /// little-endian number, and zeros up to 128 bytes.
     #[test]
-    fn heads_are_laid_out_as_the_module_does() {
-        let record = head(b"MEM.PAGE.ADD", 0x1122_3344_5566_7788);
-        assert_eq!(&record[..16], b"MEM.PAGE.ADD\0\0\0\0");
-        assert_eq!(
-            record[16..24],
-            [0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11]
-        );
-        assert!(record[24..].iter().all(|byte| *byte == 0));
-        assert_eq!(&head(b"MR.EXTEND", 1)[..17], b"MR.EXTEND\0\0\0\0\0\0\0\x01");
+    fn records_are_laid_out_as_the_module_does() {
+        let address = 0x1122_3344_5566_7000;
+        #[rustfmt::skip]
+        let mut expected = [
+            b'M', b'E', b'M', b'.', b'P', b'A', b'G', b'E', b'.', b'A', b'D', b'D', 0, 0, 0, 0,
+            0x00, 0x70, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11,
+        ]
+        .to_vec();
+        expected.resize(128, 0);
+        assert_eq!(head(&Record::PageAdd { address })[..], expected);
+        #[rustfmt::skip]
+        let mut expected = [
+            b'M', b'R', b'.', b'E', b'X', b'T', b'E', b'N', b'D', 0, 0, 0, 0, 0, 0, 0,
+            0x00, 0x71, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11,
+        ]
+        .to_vec();
+        expected.resize(128, 0);
+        let extend = Record::Extend {
+            address: address + 0x100,
+            contents: &[0xff; CHUNK],
+        };
+        assert_eq!(head(&extend)[..], expected);
     }
 }

@@ -21,11 +21,17 @@ pub enum Register {
     Xfam,
     /// The configuration's digest as the host announced it.
     MrConfigId,
+    /// The TD's owner as the host announced it.
+    MrOwner,
+    /// The owner's configuration as the host announced it.
+    MrOwnerConfig,
+    /// Digest of the service TDs bound to the TD.
+    ServtdHash,
 }
 
 impl Register {
     /// All of them, in the order in which they are explained.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Mrtd,
         Self::Rtmr0,
         Self::Rtmr1,
@@ -34,6 +40,9 @@ impl Register {
         Self::Attributes,
         Self::Xfam,
         Self::MrConfigId,
+        Self::MrOwner,
+        Self::MrOwnerConfig,
+        Self::ServtdHash,
     ];
 
     /// The name the TDX documentation uses.
@@ -47,6 +56,9 @@ impl Register {
             Self::Attributes => "ATTRIBUTES",
             Self::Xfam => "XFAM",
             Self::MrConfigId => "MRCONFIGID",
+            Self::MrOwner => "MROWNER",
+            Self::MrOwnerConfig => "MROWNERCONFIG",
+            Self::ServtdHash => "SERVTD_HASH",
         }
     }
 
@@ -72,6 +84,10 @@ impl Register {
             Self::MrConfigId => {
                 "zero, or what the host announced as the configuration's digest when it built the TD"
             }
+            Self::MrOwner | Self::MrOwnerConfig => "zero: this image does not use it",
+            Self::ServtdHash => {
+                "zero: no service TD, such as one that migrates, is bound to the TD"
+            }
         }
     }
 
@@ -83,6 +99,7 @@ impl Register {
             Self::Rtmr2 | Self::MrConfigId => "the operator",
             Self::Rtmr3 => "the owner of the model",
             Self::Attributes | Self::Xfam => "the host; the client judges them by masks",
+            Self::MrOwner | Self::MrOwnerConfig | Self::ServtdHash => "the host",
         }
     }
 
@@ -112,6 +129,10 @@ impl Register {
             Self::MrConfigId => {
                 "the operator announced one configuration and loaded another; the TD itself refuses that"
             }
+            Self::MrOwner | Self::MrOwnerConfig => {
+                "the host set what nothing here reads; harmless, but not what was published"
+            }
+            Self::ServtdHash => "another TD may act on this one; do not send it anything",
         }
     }
 }

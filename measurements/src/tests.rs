@@ -1,3 +1,6 @@
+use std::path::Path;
+use std::process::Command;
+
 use crate::*;
 use proptest::prelude::*;
 
@@ -265,6 +268,188 @@ fn every_measured_byte_counts_and_no_other() {
             "byte {position:#x}"
         );
     }
+}
+
+#[test]
+fn a_difference_is_found_in_its_page() {
+    let sections = [
+        section(0x2000, 0x3000, BASE, 0x3000, 0, 1),
+        section(0x8000, 0x1000, BASE + 0x8000, 0x1000, 1, 0),
+        hob(),
+    ];
+    let compare = |other: &[u8], order| {
+        let original = image(&sections);
+        let metadata = Metadata::parse(&original).expect("valid metadata");
+        let others = Metadata::parse(other).expect("valid metadata");
+        diff([(&original, &metadata), (other, &others)], order)
+    };
+    for order in [PageOrder::PageByPage, PageOrder::AddThenExtend] {
+        assert_eq!(compare(&image(&sections), order), None);
+        let mut changed = image(&sections);
+        changed[0x8000] ^= 1;
+        assert_eq!(compare(&changed, order), None, "not measured");
+        changed[0x4fff] ^= 1;
+        changed[0x3123] ^= 1;
+        let found = compare(&changed, order).expect("a difference");
+        // One page, or all three of the section, were added before; the first page's 16 pieces are equal, and one of the second.
+        let added = match order {
+            PageOrder::PageByPage => 2,
+            PageOrder::AddThenExtend => 3,
+        };
+        assert_eq!(
+            found,
+            Divergence {
+                record: added + 16 + 1,
+                sections: [Some(0); 2],
+                kind: Some(SectionType::Bfv),
+                cause: Cause::Contents {
+                    address: BASE + 0x1123,
+                    offsets: [0x3123; 2],
+                },
+            }
+        );
+        assert_eq!(
+            found.to_string(),
+            format!(
+                "MRTD, record {}, section 0 (BFV), page 0xffff1000: the contents differ from 0xffff1123 on, byte 0x3123 of the files",
+                added + 17
+            )
+        );
+    }
+    let order = PageOrder::PageByPage;
+    let moved = [sections[0].clone(), hob(), sections[1].clone()];
+    let found = compare(&image(&moved), order).expect("a difference");
+    assert_eq!((found.sections, found.kind), ([Some(1); 2], None));
+    assert_eq!(
+        found.cause,
+        Cause::Step {
+            steps: [("MEM.PAGE.ADD", BASE + 0x8000), ("MEM.PAGE.ADD", HOB)]
+        }
+    );
+    let longer = [&sections[..], &[section(0, 0, 0, 0x1000, 3, 0)]].concat();
+    let found = compare(&image(&longer), order).expect("a difference");
+    assert_eq!(found.cause, Cause::End { image: 0 });
+    assert_eq!((found.sections, found.page()), ([None, Some(3)], None));
+}
+
+#[test]
+fn every_byte_of_an_image_that_is_measured_whole_changes_mrtd_and_is_found() {
+    let original = image(&[bfv(), hob()]);
+    let metadata = Metadata::parse(&original).expect("valid metadata");
+    for position in (0..SIZE).step_by(977).chain([SIZE - 1]) {
+        let mut changed = original.clone();
+        changed[position] ^= 0x80;
+        // The metadata itself is part of the image; where it no longer parses, there is no launch to compare.
+        let Ok(others) = Metadata::parse(&changed) else {
+            continue;
+        };
+        let order = PageOrder::PageByPage;
+        assert_ne!(
+            mrtd(&changed, &others, order),
+            mrtd(&original, &metadata, order)
+        );
+        let found = diff([(&original, &metadata), (&changed, &others)], order);
+        let page = BASE + position as u64 / 4096 * 4096;
+        assert_eq!(found.and_then(|found| found.page()), Some(page));
+    }
+}
+
+/// What the Python program beside this crate says of an image.
+fn python(arguments: &[&str]) -> String {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/mrtd.py");
+    let output = Command::new("python3")
+        .arg(program)
+        .args(arguments)
+        .output()
+        .expect("python3");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+fn agree(image: &[u8], path: &str) {
+    let said: serde_json::Value = serde_json::from_str(&python(&[path])).expect("JSON");
+    let metadata = Metadata::parse(image).expect("valid metadata");
+    let value = |order| Hex(mrtd(image, &metadata, order)).to_string();
+    assert_eq!(said["sha384"], Hex(sha384(image)).to_string());
+    assert_eq!(said["mrtd"]["page_by_page"], value(PageOrder::PageByPage));
+    assert_eq!(
+        said["mrtd"]["add_then_extend"],
+        value(PageOrder::AddThenExtend)
+    );
+}
+
+#[test]
+fn python_agrees_about_images_made_by_hand() {
+    let layouts = [
+        vec![bfv(), hob()],
+        vec![
+            hob(),
+            section(0x2000, 0x3000, BASE, 0x3000, 0, 1),
+            section(0, 0, 0x10_0000, 0x5000, 3, 0),
+            section(0x8000, 0x1000, BASE + 0x8000, 0x1000, 1, 0),
+            section(0x9000, 0x2000, BASE + 0x9000, 0x2000, 1, 1),
+        ],
+    ];
+    for (number, layout) in layouts.iter().enumerate() {
+        let path = std::env::temp_dir().join(format!("mrtd-{}-{number}.fd", std::process::id()));
+        std::fs::write(&path, image(layout)).expect("write an image");
+        agree(&image(layout), path.to_str().expect("a path in UTF-8"));
+        std::fs::remove_file(&path).expect("remove it");
+    }
+}
+
+/// An image we did not make: several sections of every type, not in order of address, one with contents that are not measured.
+#[test]
+fn python_agrees_about_debians_ovmf() {
+    const OVMF: &str = "/usr/share/ovmf/OVMF.fd";
+    let Ok(image) = std::fs::read(OVMF) else {
+        assert!(
+            std::env::var("VITRINE_REQUIRE_ORACLES").as_deref() != Ok("1"),
+            "{OVMF} is not here"
+        );
+        eprintln!("SKIPPED: {OVMF} is not here (Debian package ovmf)");
+        return;
+    };
+    agree(&image, OVMF);
+    expect(&image);
+    let metadata = Metadata::parse(&image).expect("valid metadata");
+    assert!(metadata.sections.len() > 4);
+    assert!(
+        !metadata
+            .sections
+            .is_sorted_by_key(|section| section.address)
+    );
+}
+
+/// Images by the SHA-384 of the file, with the two values of MRTD: page by page, and all added first.
+const EXPECTED: [[&str; 3]; 1] = [[
+    // Debian's ovmf 2022.11-6+deb12u2
+    "fa0dd56f4e3156e03cb377d56b5785bda51999a9c01fcf4e3d00e8848d6fe02a94d95e2c1fab707a000bb08674a7ce6a",
+    "4c7206f0f483c524f12c366c711e9049030a8d47c471ee5aa9c4999a08de4057fb887fed0744d5631a212967fb231c47",
+    "acccbcc870a381adab0d3919d90a7f268ac3b0364771f202ed4bb4e892d045b33db3b32e6924cba830a724eed443f7e1",
+]];
+
+fn expect(image: &[u8]) {
+    let measured = ImageMeasurement::of(image).expect("valid metadata");
+    let file = measured.sha384.to_string();
+    if let Some([_, by_page, added]) = EXPECTED.iter().find(|[known, _, _]| *known == file) {
+        assert_eq!(measured.mrtd.page_by_page.to_string(), *by_page);
+        assert_eq!(measured.mrtd.add_then_extend.to_string(), *added);
+    }
+}
+
+#[test]
+fn python_agrees_about_extensions() {
+    use attestation::events::{UNEXTENDED, extend};
+    let digests = [[7; 48], [0xa5; 48]];
+    let value = digests
+        .iter()
+        .fold(UNEXTENDED, |register, digest| extend(&register, digest));
+    let texts = digests.map(|digest| Hex(digest).to_string());
+    assert_eq!(
+        python(&["--rtmr", &texts[0], &texts[1]]).trim(),
+        Hex(value).to_string()
+    );
 }
 
 proptest! {

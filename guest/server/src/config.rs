@@ -30,6 +30,10 @@
 //!
 //! The operator, not a client, writes this file, and may well mistype: an unknown key, a wrong type or
 //! a value out of bounds is an error of one line that names the place.
+//!
+//! What of it is measured, [`Config::canonical`] says.
+
+mod canonical;
 
 use alloc::{format, string::String};
 use core::{fmt, net::Ipv4Addr, ops::RangeInclusive, time::Duration};

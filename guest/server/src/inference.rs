@@ -7,7 +7,7 @@ use core::fmt::Debug;
 use engine::{Engine, Event, Request, SequenceId, SubmitError, Workers};
 
 /// What a model is called if its file has no name for it.
-const UNNAMED: &str = "qwen3";
+pub const UNNAMED: &str = "qwen3";
 
 /// An engine with a model in it.
 pub trait Inference {

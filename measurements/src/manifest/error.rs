@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::configuration::ConfigurationError;
 use crate::register::Register;
 
 /// Why a manifest is refused.
@@ -21,6 +22,13 @@ pub enum ManifestError {
         register: Register,
         /// Of which configuration or model; empty where there is one value only.
         entry: String,
+    },
+    /// What should be a canonical configuration is none.
+    Configuration {
+        /// Its name.
+        entry: String,
+        /// What is wrong with it.
+        error: ConfigurationError,
     },
     /// Configurations or models are not sorted by name, or a name appears twice.
     Order,
@@ -57,6 +65,9 @@ impl fmt::Display for ManifestError {
                 f,
                 "{register} of {entry:?} does not follow from the rest: the manifest was altered"
             ),
+            Self::Configuration { entry, error } => {
+                write!(f, "the configuration {entry:?} is not canonical: {error}")
+            }
             Self::Order => f.write_str("configurations and models must be sorted by their names"),
             Self::NoDefault => f.write_str("there is no configuration called \"default\""),
         }

@@ -6,14 +6,15 @@
 
 mod error;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
+use attestation::events::{self, ModelIdentity};
 use serde::{Deserialize, Serialize};
 
-use crate::hex::{BitsHex, Sha256Hex, Sha384Hex};
+use crate::configuration::CanonicalConfiguration;
+use crate::hex::{BitsHex, Hex, Sha256Hex, Sha384Hex};
 use crate::mrtd::PageOrder;
 use crate::register::Register;
-use crate::rtmr;
 
 pub use error::ManifestError;
 
@@ -126,18 +127,18 @@ pub struct Source {
     pub sha384: Sha384Hex,
 }
 
-/// What the image was built with. Another C compiler or linker gives an image that works and is not the published one.
+/// What the image was built with. Another compiler gives an image that works and is not the published one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Toolchain {
-    /// First line of `rustc --version --verbose`, with the commit.
+    /// First line of `rustc --version`; the linker, rust-lld, comes with it.
     pub rustc: String,
     /// First line of `cargo --version`.
     pub cargo: String,
     /// First line of `gcc --version`.
     pub gcc: String,
-    /// First line of `ld --version`.
-    pub ld: String,
+    /// First line of `as --version`: the assembler of what gcc compiles.
+    pub binutils: String,
 }
 
 /// How much has to be trusted; `tcb.json` beside the manifest says it in full.
@@ -170,6 +171,42 @@ impl Masked {
     /// Whether a register satisfies the condition.
     pub const fn allows(self, register: u64) -> bool {
         register & self.mask.bits() == self.value.bits()
+    }
+}
+
+impl ConfigurationEntry {
+    /// A configuration called `name`, measured.
+    pub fn new(name: &str, canonical: &str) -> Self {
+        let digest = events::configuration_digest(canonical.as_bytes());
+        Self {
+            name: name.to_owned(),
+            canonical: canonical.to_owned(),
+            digest: Hex(digest),
+            rtmr2: Hex(events::extend(&events::UNEXTENDED, &digest)),
+        }
+    }
+}
+
+impl ModelEntry {
+    /// A model, measured.
+    pub fn new(model: &ModelIdentity) -> Self {
+        let digest = events::model_digest(model);
+        Self {
+            name: model.name.clone(),
+            sealed_sha256: model.sealed.map(Hex),
+            sha256: Hex(model.plaintext),
+            digest: Hex(digest),
+            rtmr3: Hex(events::extend(&events::UNEXTENDED, &digest)),
+        }
+    }
+
+    /// What is measured of it.
+    pub fn identity(&self) -> ModelIdentity {
+        ModelIdentity {
+            name: self.name.clone(),
+            sealed: self.sealed_sha256.map(|digest| digest.0),
+            plaintext: self.sha256.0,
+        }
     }
 }
 
@@ -235,17 +272,23 @@ impl Manifest {
             })
         };
         for (register, value) in [(Register::Rtmr0, self.rtmr0), (Register::Rtmr1, self.rtmr1)] {
-            if value.0 != rtmr::UNEXTENDED {
+            if value.0 != events::UNEXTENDED {
                 return doctored(register, "");
             }
         }
         for entry in &self.configurations {
-            if rtmr::extend(rtmr::UNEXTENDED, &entry.digest.0) != entry.rtmr2.0 {
+            CanonicalConfiguration::parse(&entry.canonical).map_err(|error| {
+                ManifestError::Configuration {
+                    entry: entry.name.clone(),
+                    error,
+                }
+            })?;
+            if *entry != ConfigurationEntry::new(&entry.name, &entry.canonical) {
                 return doctored(Register::Rtmr2, &entry.name);
             }
         }
         for entry in &self.models {
-            if rtmr::extend(rtmr::UNEXTENDED, &entry.digest.0) != entry.rtmr3.0 {
+            if *entry != ModelEntry::new(&entry.identity()) {
                 return doctored(Register::Rtmr3, &entry.name);
             }
         }

@@ -3,9 +3,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::hex::Hex;
 
-fn example() -> Manifest {
+pub(crate) fn example() -> Manifest {
     let digest = |byte: u8| Hex([byte; 48]);
-    let extended = |digest: Sha384Hex| Hex(rtmr::extend(rtmr::UNEXTENDED, &digest.0));
     Manifest {
         schema: SCHEMA.into(),
         version: "1.2.3".into(),
@@ -20,19 +19,17 @@ fn example() -> Manifest {
         },
         rtmr0: digest(0),
         rtmr1: digest(0),
-        configurations: vec![ConfigurationEntry {
-            name: "default".into(),
-            canonical: "a=1\n".into(),
-            digest: digest(5),
-            rtmr2: extended(digest(5)),
-        }],
+        configurations: vec![ConfigurationEntry::new(
+            "default",
+            "vitrine-configuration/1\na.a=1\n",
+        )],
         models: ["one", "two"]
-            .map(|name| ModelEntry {
-                name: name.into(),
-                sealed_sha256: (name == "two").then_some(Hex([9; 32])),
-                sha256: Hex([8; 32]),
-                digest: digest(6),
-                rtmr3: extended(digest(6)),
+            .map(|name| {
+                ModelEntry::new(&ModelIdentity {
+                    name: name.into(),
+                    sealed: (name == "two").then_some([9; 32]),
+                    plaintext: [8; 32],
+                })
             })
             .into(),
         attributes: Masked::ATTRIBUTES,
@@ -45,7 +42,7 @@ fn example() -> Manifest {
             rustc: "rustc".into(),
             cargo: "cargo".into(),
             gcc: "gcc".into(),
-            ld: "ld".into(),
+            binutils: "as".into(),
         },
         tcb: TcbSummary {
             crates: 1,
@@ -126,9 +123,25 @@ fn a_doctored_register_is_named() {
         named(Register::Rtmr2, "default")
     );
     assert_eq!(
+        refusal(|manifest| manifest.configurations[0].canonical += "b.b=1\n"),
+        named(Register::Rtmr2, "default")
+    );
+    assert_eq!(
         refusal(|manifest| manifest.models[1].digest.0[3] ^= 1),
         named(Register::Rtmr3, "two")
     );
+    assert_eq!(
+        refusal(|manifest| manifest.models[0].sha256.0[3] ^= 1),
+        named(Register::Rtmr3, "one")
+    );
+    assert_eq!(
+        refusal(|manifest| manifest.models[1].sealed_sha256 = None),
+        named(Register::Rtmr3, "two")
+    );
+    assert!(matches!(
+        refusal(|manifest| manifest.configurations[0].canonical.clear()),
+        ManifestError::Configuration { .. }
+    ));
     assert_eq!(
         refusal(|manifest| manifest.attributes.value = BitsHex::of(1 << 30)),
         named(Register::Attributes, "")
@@ -142,7 +155,7 @@ fn a_doctored_register_is_named() {
         ManifestError::Order
     );
     assert_eq!(
-        refusal(|manifest| manifest.models[1].name = "one".into()),
+        refusal(|manifest| manifest.models[1] = manifest.models[0].clone()),
         ManifestError::Order
     );
     assert_eq!(

@@ -9,6 +9,10 @@ pub enum Code {
     Failed = 1,
     /// The command line, or a file it names, is wrong.
     Usage = 2,
+    /// What should vouch for something is not signed by whom it must be.
+    PlatformUntrusted = 20,
+    /// Something is not what it should be: a register, a manifest.
+    EvidenceMismatch = 21,
     /// The server shows no evidence of a trust domain.
     NoEvidence = 23,
     /// No connection, or one that broke.

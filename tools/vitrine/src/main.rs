@@ -11,6 +11,7 @@ mod failure;
 mod generate;
 mod health;
 mod host;
+mod measure;
 mod run;
 mod sampling;
 mod shell;
@@ -34,8 +35,10 @@ Addresses:
   unix:PATH#PORT        the same through a Unix socket, as `vitrine run --vsock-uds` offers it
 
 Exit codes:
-  0  done               2  wrong usage or unreadable file     30  no connection, or it broke
-  1  failed            23  the server shows no evidence      130  interrupted
+  0  done              20  not signed by whom it must be      30  no connection, or it broke
+  1  failed            21  not what it should be             130  interrupted
+  2  wrong usage or    23  the server shows no evidence
+     unreadable file
 
 Examples:
   vitrine synthesize --out tiny.gguf
@@ -59,6 +62,7 @@ enum Command {
     Tokenize(tokenize::Args),
     Eval(eval::Args),
     Synthesize(synthesize::Args),
+    Measure(measure::Args),
 }
 
 fn main() -> ExitCode {
@@ -72,6 +76,7 @@ fn main() -> ExitCode {
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Synthesize(args) => synthesize::run(&args),
+        Command::Measure(args) => measure::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
