@@ -8,6 +8,7 @@ mod failure;
 mod fuzz;
 mod guest;
 mod image_step;
+mod instructions;
 mod interrupt;
 mod lint;
 mod lockfiles;
@@ -15,6 +16,10 @@ mod models;
 mod packages;
 mod process;
 mod python;
+mod release;
+mod reproduce;
+mod symbols;
+mod tcb;
 mod test;
 mod tools;
 mod workspace;
@@ -39,6 +44,13 @@ enum Command {
     Boot(boot::Arguments),
     Test(test::Arguments),
     Fuzz(fuzz::Arguments),
+    Reproduce(reproduce::Arguments),
+    Release(release::Arguments),
+    Tcb(tcb::Arguments),
+    /// List the image's sensitive instructions and why each is safe in a trust domain
+    Instructions,
+    /// List the files of the repository that the image depends on, as sha384sum does
+    Sources,
     /// Format the sources of every workspace
     Fmt {
         /// Fail where they are not formatted instead
@@ -80,6 +92,18 @@ fn run(command: &Command) -> Result<()> {
         Command::Boot(arguments) => boot::run(&workspace, arguments),
         Command::Test(arguments) => test::run(&workspace, arguments),
         Command::Fuzz(arguments) => fuzz::run(&workspace, arguments),
+        Command::Reproduce(arguments) => reproduce::run(&workspace, arguments),
+        Command::Instructions => instructions::print(&workspace, &image_step::build(&workspace)?),
+        Command::Release(arguments) => release::run(&workspace, arguments),
+        Command::Tcb(arguments) => tcb::run(&workspace, arguments),
+        Command::Sources => {
+            let image = image_step::build(&workspace)?;
+            print!(
+                "{}",
+                image_step::sources::list(&workspace, &image.assembly)?
+            );
+            Ok(())
+        }
         Command::Fmt { check } => lint::format(&workspace, *check),
         Command::Lint => {
             packages::provide(packages::BUILD)?;

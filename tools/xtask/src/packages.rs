@@ -23,6 +23,12 @@ pub enum Program {
     OpenSsl,
     /// Runs `tokenizers`; an implementation we did not write.
     Python,
+    /// Shows a program another time than it is.
+    Faketime,
+    /// Makes a Debian system in a folder.
+    Debootstrap,
+    /// A TDVF image we did not make.
+    Ovmf,
 }
 
 /// What building the image and the tools takes.
@@ -30,13 +36,18 @@ pub const BUILD: &[Program] = &[Program::Gcc, Program::Gxx];
 /// What running the image takes besides.
 pub const RUN: &[Program] = &[Program::Gcc, Program::Gxx, Program::Qemu];
 /// What it is compared with besides.
-pub const ORACLES: &[Program] = &[Program::Curl, Program::OpenSsl, Program::Python];
+pub const ORACLES: &[Program] = &[
+    Program::Curl,
+    Program::OpenSsl,
+    Program::Python,
+    Program::Ovmf,
+];
 
 /// For apt-get, which may have to wait for another apt-get.
 const LIMIT: Duration = Duration::from_secs(1800);
 
 impl Program {
-    /// The command.
+    /// The command; for what is not a program, the file.
     pub fn command(self) -> &'static str {
         match self {
             Self::Gcc => "gcc",
@@ -45,6 +56,9 @@ impl Program {
             Self::Curl => "curl",
             Self::OpenSsl => "openssl",
             Self::Python => "python3",
+            Self::Faketime => "faketime",
+            Self::Debootstrap => "debootstrap",
+            Self::Ovmf => "/usr/share/ovmf/OVMF.fd",
         }
     }
 
@@ -57,7 +71,11 @@ impl Program {
                 .status()
                 .is_ok_and(|status| status.success())
         };
-        exists(self.command()) && (self != Self::Python || complete())
+        let here = match self {
+            Self::Ovmf => Path::new(self.command()).is_file(),
+            _ => exists(self.command()),
+        };
+        here && (self != Self::Python || complete())
     }
 
     /// The Debian package it comes in.
@@ -69,6 +87,9 @@ impl Program {
             Self::Curl => "curl",
             Self::OpenSsl => "openssl",
             Self::Python => "python3-venv",
+            Self::Faketime => "faketime",
+            Self::Debootstrap => "debootstrap",
+            Self::Ovmf => "ovmf",
         }
     }
 }

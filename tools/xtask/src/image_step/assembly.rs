@@ -1,0 +1,248 @@
+//! Compiling the two programs and joining them, in surroundings of which nothing may show.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use super::traces;
+use crate::failure::{Context, Failure, Result, ensure};
+use crate::process;
+use crate::workspace::Workspace;
+
+/// The only target: the image is bare-metal code, but the precompiled `core` of this target has hard floats and SIMD.
+pub const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// What an image may weigh without its model.
+const SIZE_LIMIT: usize = 2 << 20;
+/// For a build from nothing on a slow machine.
+const LIMIT: Duration = Duration::from_secs(3600);
+/// For a compiler's answer to a question.
+const QUESTION: Duration = Duration::from_secs(60);
+
+/// What the build takes over from the user's environment: where the tools and the network are.
+const INHERITED: [&str; 12] = [
+    "PATH",
+    "HOME",
+    "TMPDIR",
+    "TERM",
+    "CARGO_HOME",
+    "RUSTUP_HOME",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "CARGO_NET_OFFLINE",
+];
+
+/// What differs from one machine, user and day to the next.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// Variables that replace the user's.
+    pub variables: Vec<(&'static str, OsString)>,
+    /// A program that cargo is run by, with its arguments: `taskset`.
+    pub launcher: Vec<OsString>,
+}
+
+/// The image and the two programs in it.
+pub struct Assembly {
+    pub image: Vec<u8>,
+    /// The loader's executable, with symbols.
+    pub loader: Vec<u8>,
+    /// The guest's executable, with symbols.
+    pub guest: Vec<u8>,
+    /// Where cargo left them, and what they were made of.
+    pub release: PathBuf,
+}
+
+/// A directory of this machine, and what stands for it in the image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remap {
+    pub from: PathBuf,
+    pub to: String,
+}
+
+/// Compiles both programs in `target` and joins them.
+pub fn assemble(
+    workspace: &Workspace,
+    target: &Path,
+    surroundings: &Surroundings,
+) -> Result<Assembly> {
+    eprintln!("building the image");
+    let remaps = remaps(workspace, target, surroundings)?;
+    process::run(&mut build(workspace, target, surroundings, &remaps), LIMIT)?;
+
+    let release = target.join(TARGET).join("release");
+    let [loader, guest] = ["loader", "guest"].map(|name| {
+        let path = release.join(name);
+        fs::read(&path).context(format!("read {}", path.display()))
+    });
+    let (loader, guest) = (loader?, guest?);
+    let image = image::build(&loader, &guest).context("build the image")?;
+    ensure!(
+        image.len() <= SIZE_LIMIT,
+        "the image has {} bytes, {SIZE_LIMIT} are allowed",
+        image.len()
+    );
+    traces::check(&image, &remaps)?;
+    Ok(Assembly {
+        image,
+        loader,
+        guest,
+        release,
+    })
+}
+
+/// The command that compiles both programs.
+pub fn build(
+    workspace: &Workspace,
+    target: &Path,
+    surroundings: &Surroundings,
+    remaps: &[Remap],
+) -> Command {
+    let mut cargo = cargo(workspace, target, surroundings, remaps);
+    cargo.args(["build", "--locked", "--release", "--target", TARGET]);
+    cargo.args(["--package", "loader", "--package", "guest"]);
+    cargo
+}
+
+/// A cargo command for the TD workspace that depends on nothing of the user's but where things are.
+fn cargo(
+    workspace: &Workspace,
+    target: &Path,
+    surroundings: &Surroundings,
+    remaps: &[Remap],
+) -> Command {
+    let mut words = surroundings.launcher.clone();
+    words.push("cargo".into());
+    let mut cargo = Command::new(&words[0]);
+    cargo.args(&words[1..]);
+    cargo.current_dir(workspace.guest()).env_clear();
+    for name in INHERITED {
+        if let Some(value) = surroundings.variable(name) {
+            cargo.env(name, value);
+        }
+    }
+    let rust: Vec<String> = remaps
+        .iter()
+        .map(|Remap { from, to }| format!("--remap-path-prefix={}={to}", from.display()))
+        .collect();
+    let c: Vec<String> = remaps
+        .iter()
+        .map(|Remap { from, to }| quoted(&format!("-ffile-prefix-map={}={to}", from.display())))
+        .collect();
+    cargo
+        .env("LC_ALL", "C")
+        .env("CARGO_TARGET_DIR", target)
+        .env("CARGO_INCREMENTAL", "0")
+        // Unit separators between the flags: paths may hold spaces.
+        .env("CARGO_ENCODED_RUSTFLAGS", rust.join("\x1f"))
+        .env("CC", "gcc")
+        .env("CXX", "g++")
+        .env("CC_SHELL_ESCAPED_FLAGS", "1")
+        .env("CFLAGS", c.join(" "))
+        .env("CXXFLAGS", c.join(" "));
+    cargo
+}
+
+/// A word as a shell takes it, whatever is in it.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// The directories whose names the compilers could write into their output. Of two that contain each other the inner comes last,
+/// because the last match counts.
+pub fn remaps(
+    workspace: &Workspace,
+    target: &Path,
+    surroundings: &Surroundings,
+) -> Result<Vec<Remap>> {
+    let home = surroundings.variable("HOME").map(PathBuf::from);
+    let cargo_home = surroundings
+        .variable("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| home.map(|home| home.join(".cargo")))
+        .ok_or_else(|| Failure::new("neither CARGO_HOME nor HOME is set"))?;
+    let question = |arguments: &[&str]| {
+        let mut rustc = Command::new("rustc");
+        rustc.current_dir(workspace.guest()).args(arguments);
+        process::text(&mut rustc, QUESTION)
+    };
+    let sysroot = PathBuf::from(question(&["--print", "sysroot"])?.trim());
+    let version = question(&["--version", "--verbose"])?;
+    let commit = version
+        .lines()
+        .find_map(|line| line.strip_prefix("commit-hash: "))
+        .ok_or_else(|| Failure::new("rustc does not name its commit"))?;
+    let mut remaps: Vec<Remap> = [
+        (workspace.root.clone(), "/vitrine".to_owned()),
+        (target.to_owned(), "/target".to_owned()),
+        (cargo_home, "/cargo".to_owned()),
+        // As the precompiled libraries have it, also where the component rust-src is installed.
+        (
+            sysroot.join("lib/rustlib/src/rust"),
+            format!("/rustc/{commit}"),
+        ),
+        (sysroot, "/sysroot".to_owned()),
+    ]
+    .into_iter()
+    .map(|(from, to)| Remap { from, to })
+    .collect();
+    remaps.sort_by_key(|remap| remap.from.as_os_str().len());
+    Ok(remaps)
+}
+
+impl Surroundings {
+    /// A variable as the build sees it.
+    fn variable(&self, name: &str) -> Option<OsString> {
+        let own = self.variables.iter().find(|(own, _)| *own == name);
+        own.map(|(_, value)| value.clone())
+            .or_else(|| env::var_os(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_build_sees_no_flags_of_the_user() {
+        let workspace = Workspace {
+            root: "/a b".into(),
+            target: "/t".into(),
+        };
+        let remap = Remap {
+            from: "/it's a b".into(),
+            to: "/x".into(),
+        };
+        let surroundings = Surroundings {
+            variables: vec![("HOME", "/h".into()), ("USER", "u".into())],
+            launcher: vec!["taskset".into(), "1".into()],
+        };
+        let cargo = cargo(&workspace, Path::new("/t/td"), &surroundings, &[remap]);
+        let value = |name: &str| {
+            cargo
+                .get_envs()
+                .find(|(other, _)| *other == name)
+                .and_then(|(_, value)| value)
+        };
+        assert_eq!(process::words(&cargo), "taskset 1 cargo");
+        assert_eq!(value("HOME"), Some("/h".as_ref()));
+        assert_eq!(
+            value("CFLAGS"),
+            Some(r"'-ffile-prefix-map=/it'\''s a b=/x'".as_ref())
+        );
+        assert!(value("CARGO_ENCODED_RUSTFLAGS").is_some());
+        for name in [
+            "RUSTFLAGS",
+            "RUSTC_WRAPPER",
+            "CARGO_MANIFEST_DIR",
+            "RUSTUP_TOOLCHAIN",
+            "USER",
+        ] {
+            assert_eq!(value(name), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The image step: loader and guest compiled in the TD workspace, joined to `vitrine.fd`, checked, measured.
+//!
+//! The compilers see a chosen environment, not the user's: no RUSTFLAGS, no CFLAGS, no profile overrides, one locale. Paths that
+//! differ from machine to machine are replaced by fixed ones before they can reach the image, and the image is searched for them
+//! afterwards.
+
+pub mod assembly;
+pub mod sources;
+pub mod toolchain;
+mod traces;
+
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
+
+use measurements::manifest::Toolchain;
+use measurements::{ImageMeasurement, Manifest};
+
+use crate::failure::{Context, Result};
+use crate::lockfiles;
+use crate::packages;
+use crate::release;
+use crate::workspace::Workspace;
+use assembly::{Assembly, Surroundings, assemble};
+use toolchain::Pinned;
+
+/// A finished image.
+pub struct Image {
+    pub path: PathBuf,
+    pub measurement: ImageMeasurement,
+    pub assembly: Assembly,
+    /// What it was made with.
+    pub toolchain: Toolchain,
+    /// Where that is not what the published image is made with, one line each.
+    pub unpublished: Vec<String>,
+    /// What was published of this version, if anything was.
+    published: Option<Manifest>,
+}
+
+/// Builds `vitrine.fd` among the products, from the sources as they are.
+pub fn build(workspace: &Workspace) -> Result<Image> {
+    packages::provide(packages::BUILD)?;
+    lockfiles::check(workspace)?;
+    let toolchain = toolchain::identify(workspace)?;
+    let unpublished = Pinned::read(workspace)?.differences(&toolchain);
+    let target = workspace.target.join("td");
+    let assembly = assemble(workspace, &target, &Surroundings::default())?;
+    let path = workspace.image()?;
+    // A running guest may have the old file open: replace it, do not write into it.
+    let partial = path.with_extension("fd.partial");
+    fs::write(&partial, &assembly.image).context(format!("write {}", partial.display()))?;
+    fs::rename(&partial, &path).context(format!("write {}", path.display()))?;
+    Ok(Image {
+        path,
+        measurement: ImageMeasurement::of(&assembly.image).context("measure the image")?,
+        assembly,
+        toolchain,
+        unpublished,
+        published: release::published(workspace)?,
+    })
+}
+
+impl fmt::Display for Image {
+    /// What is to be known of an image, one line each.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ImageMeasurement {
+            bytes,
+            sha384,
+            mrtd,
+        } = self.measurement;
+        writeln!(f, "image      {}", self.path.display())?;
+        writeln!(f, "size       {bytes} bytes ({} KiB)", bytes / 1024)?;
+        writeln!(f, "SHA-384    {sha384}")?;
+        writeln!(
+            f,
+            "MRTD       {} (each page added, then measured: mainline KVM)",
+            mrtd.page_by_page
+        )?;
+        writeln!(
+            f,
+            "           {} (all pages added, then measured: hosts of QEMU 8)",
+            mrtd.add_then_extend
+        )?;
+        match &self.published {
+            Some(manifest) if manifest.image.sha384 == sha384 => {
+                write!(f, "published  yes, as {}", manifest.version)
+            }
+            _ if !self.unpublished.is_empty() => {
+                write!(f, "published  no: it is made with other compilers")?;
+                for difference in &self.unpublished {
+                    write!(f, "\n           {difference}")?;
+                }
+                write!(
+                    f,
+                    "\n           The image works. `cargo xtask reproduce --rootfs` (as root) builds with the pinned ones, and \
+                     image/Containerfile says how to get them"
+                )
+            }
+            Some(manifest) => write!(
+                f,
+                "published  no: {} was made from other sources",
+                manifest.version
+            ),
+            None => write!(f, "published  no: nothing was published of this version"),
+        }
+    }
+}
