@@ -37,7 +37,7 @@ pub use error::Error;
 pub use key::Key;
 pub use pki::TestPki;
 pub use platform::Platform;
-pub use quote::{Quote, QuoteBody};
+pub use quote::{Lengths, Quote, QuoteBody};
 pub use report::authenticate;
 pub use scenario::{Evidence, Scenario};
 pub use tcb::{

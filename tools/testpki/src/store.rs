@@ -15,9 +15,11 @@ const ROOT: &str = "root.pem";
 const COLLATERAL: &str = "collateral.json";
 const PLATFORM: &str = "platform.json";
 const REPORT_KEY: &str = "report.key";
+/// An hour: collateral is dated back by it, because clients' clocks differ.
+const BACKDATED_SECONDS: u64 = 3600;
 
 impl TestPki {
-    /// The PKI kept in `directory`, made there if there is none; its collateral is issued anew at `now` (seconds since 1970).
+    /// The PKI kept in `directory`, made there if there is none; its collateral is issued anew for `now` (seconds since 1970).
     pub fn open(directory: &Path, now: u64) -> Result<Self, Error> {
         let pki = if Self::root_path(directory).exists() {
             Self::load(directory)?
@@ -26,7 +28,7 @@ impl TestPki {
             pki.save(directory)?;
             pki
         };
-        let collateral = Collateral::issue(&pki, now)?;
+        let collateral = Collateral::issue(&pki, now.saturating_sub(BACKDATED_SECONDS))?;
         replace(&Self::collateral_path(directory), &collateral.to_json())?;
         Ok(pki)
     }

@@ -45,8 +45,8 @@ fn collateral_is_issued_anew() {
             serde_json::from_str(collateral["tcb_info"].as_str().unwrap()).unwrap();
         tcb_info["issueDate"].as_str().unwrap().to_owned()
     };
-    assert_eq!(issue_date(NOW), "2026-03-01T00:00:00Z");
-    assert_eq!(issue_date(NOW + 40 * 86_400), "2026-04-10T00:00:00Z");
+    assert_eq!(issue_date(NOW), "2026-02-28T23:00:00Z");
+    assert_eq!(issue_date(NOW + 40 * 86_400), "2026-04-09T23:00:00Z");
 }
 
 #[test]

@@ -153,7 +153,13 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         eprint!("{CLEAR_LINE}");
     }
     let status = match end {
-        End::Ended => guest.wait(),
+        End::Ended => {
+            let (status, lines) = guest.wait();
+            for line in lines {
+                eprintln!("{} | {line}", Source::Qemu.prefix());
+            }
+            status
+        }
         _ => None,
     };
     guest.stop();

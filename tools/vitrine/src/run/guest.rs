@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -62,6 +62,8 @@ pub struct Guest {
     qemu: Child,
     device: Option<(Device, Child)>,
     events: Receiver<Event>,
+    /// Sends on what QEMU says, as long as it can say something.
+    complaints: Option<JoinHandle<()>>,
 }
 
 impl Guest {
@@ -97,11 +99,12 @@ impl Guest {
             }
         };
         forward(qemu.stdout.take(), Source::Console, &sender);
-        forward(qemu.stderr.take(), Source::Qemu, &sender);
+        let complaints = forward(qemu.stderr.take(), Source::Qemu, &sender);
         Ok(Self {
             qemu,
             device,
             events,
+            complaints,
         })
     }
 
@@ -120,9 +123,22 @@ impl Guest {
         }
     }
 
-    /// Waits some time for QEMU to end by itself, as it does soon after its console closed.
-    pub fn wait(&mut self) -> Option<ExitStatus> {
-        wait(&mut self.qemu)
+    /// Waits some time for QEMU to end by itself, as it does soon after its console closed. Its status, and what it said last: why it
+    /// ended, for the most part.
+    pub fn wait(&mut self) -> (Option<ExitStatus>, Vec<String>) {
+        let status = wait(&mut self.qemu);
+        if let (Some(_), Some(complaints)) = (status, self.complaints.take()) {
+            // A thread that panicked has nothing more to say either.
+            let _ = complaints.join();
+        }
+        let lines = self.events.try_iter().filter_map(|event| match event {
+            Event::Line {
+                source: Source::Qemu,
+                text,
+            } => Some(text),
+            _ => None,
+        });
+        (status, lines.collect())
     }
 
     /// Ends the processes; QEMU's status.
@@ -203,10 +219,14 @@ fn wait_for_socket(device: &Device, child: &mut Child) -> Result<(), Failure> {
 }
 
 /// Sends each line of a process on as an event.
-fn forward(output: Option<impl Read + Send + 'static>, source: Source, sender: &Sender<Event>) {
-    let Some(output) = output else { return };
+fn forward(
+    output: Option<impl Read + Send + 'static>,
+    source: Source,
+    sender: &Sender<Event>,
+) -> Option<JoinHandle<()>> {
+    let output = output?;
     let sender = sender.clone();
-    thread::spawn(move || {
+    Some(thread::spawn(move || {
         let mut output = BufReader::new(output);
         let mut line = Vec::new();
         // A read error means as much as the end: the process is gone.
@@ -221,7 +241,7 @@ fn forward(output: Option<impl Read + Send + 'static>, source: Source, sender: &
             // Nobody listens any more once the guest is being stopped.
             let _ = sender.send(Event::ConsoleClosed);
         }
-    });
+    }))
 }
 
 /// Turns the signals that end a program into events.
@@ -262,7 +282,29 @@ mod tests {
             }
         }
         assert_eq!(console, ["one"]);
-        assert_eq!(guest.wait().and_then(|status| status.code()), Some(3));
+        assert_eq!(guest.wait().0.and_then(|status| status.code()), Some(3));
+    }
+
+    #[test]
+    fn last_words_are_heard_whether_the_console_closes_before_them_or_after() {
+        for script in [
+            "exec >&-; sleep 0.2; echo why >&2; exit 1",
+            "echo why >&2; exec 2>&-; sleep 0.2; exit 1",
+        ] {
+            let mut guest = Guest::start(&shell(script), None).unwrap();
+            let mut words = Vec::new();
+            loop {
+                match guest.next_event(Duration::from_secs(10)) {
+                    Event::Line { text, .. } => words.push(text),
+                    Event::ConsoleClosed => break,
+                    event => panic!("{event:?}"),
+                }
+            }
+            let (status, last) = guest.wait();
+            words.extend(last);
+            assert_eq!(words, ["why"], "{script}");
+            assert_eq!(status.and_then(|status| status.code()), Some(1));
+        }
     }
 
     #[test]
