@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::thread;
 
-use measurements::PageOrder;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
@@ -14,11 +13,13 @@ use crate::cpuid;
 use crate::event::Death;
 use crate::memory::{Layout, Memory, MemoryError};
 use crate::ptrace::Tracee;
-use crate::report::{DEFAULT_ATTRIBUTES, Identity};
+use crate::quoting::QuotingService;
+use crate::report::Identity;
 use crate::td::{End, Parameters, Td};
 use crate::tdvf::{Launch, LaunchError};
 use crate::trace::Trace;
 use crate::vcpu::Vcpu;
+use crate::vmcall::Quoting;
 
 /// What to run.
 pub struct Configuration {
@@ -27,8 +28,8 @@ pub struct Configuration {
     /// Bytes of RAM.
     pub memory: u64,
     pub parameters: Parameters,
-    /// In which order the VMM adds and measures pages.
-    pub order: PageOrder,
+    /// What signs quotes.
+    pub quoting: QuotingService,
     pub trace: Trace,
 }
 
@@ -87,7 +88,7 @@ impl Machine {
             image,
             memory,
             parameters,
-            order,
+            quoting,
             trace,
         } = configuration;
         let layout = Layout::new(memory, image.len() as u64);
@@ -96,21 +97,25 @@ impl Machine {
         launch
             .add_pages(&image, &memory)
             .map_err(MachineError::Launch)?;
-        let identity = Identity {
-            attributes: DEFAULT_ATTRIBUTES,
-            xfam: cpuid::xfam(),
-            mrtd: launch.mrtd(&image, order),
-            mr_config_id: [0; 48],
-            mr_owner: [0; 48],
-            mr_owner_config: [0; 48],
-            rtmr: [[0; 48]; 4],
-            mac_key: [0; 32],
-        };
+        let identity = Identity::new(
+            quoting.platform(),
+            *quoting.report_key(),
+            cpuid::xfam(),
+            launch.mrtd(&image, parameters.host.page_order()),
+        );
         let apics = Arc::new(Apics::new(parameters.vcpus));
         let bus = devices(&memory, Arc::new(Messages(apics.clone())));
         Ok(Self {
             hob: launch.hob_address(),
-            td: Td::new(parameters, memory, identity, apics, bus, trace),
+            td: Td::new(
+                parameters,
+                memory,
+                identity,
+                apics,
+                bus,
+                Quoting::new(quoting),
+                trace,
+            ),
         })
     }
 
@@ -133,8 +138,8 @@ impl Machine {
         let identity = self.td.identity();
         Outcome {
             end: self.td.end().cloned().unwrap_or(End::Stopped),
-            mrtd: identity.mrtd,
-            rtmr: identity.rtmr,
+            mrtd: identity.mrtd(),
+            rtmr: identity.rtmr(),
             exits,
         }
     }

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
+use measurements::PageOrder;
+
 use crate::apic::Apics;
 use crate::bus::Bus;
 use crate::event::Death;
@@ -10,6 +12,7 @@ use crate::memory::Memory;
 use crate::module::Writable;
 use crate::report::Identity;
 use crate::trace::Trace;
+use crate::vmcall::Quoting;
 
 /// How the VMM backs private memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +23,27 @@ pub enum Sept {
     Large,
 }
 
+/// The software that hosts the TD. Its generations differ in what a TD can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostStack {
+    /// Mainline Linux (6.16 and later) and QEMU: pages are measured one by one, and RBP never reaches the host (NO_RBP_MOD), so a TDVMCALL
+    /// that exposes it is refused.
+    Mainline,
+    /// The stacks before it (Linux 5.15 and 6.2 with Intel's patches, QEMU 7 and 8): a section's pages are added first and measured then, and
+    /// RBP may be exposed. Firmware of that time needs this.
+    OutOfTree,
+}
+
+impl HostStack {
+    /// In which order it adds and measures pages.
+    pub fn page_order(self) -> PageOrder {
+        match self {
+            Self::Mainline => PageOrder::PageByPage,
+            Self::OutOfTree => PageOrder::AddThenExtend,
+        }
+    }
+}
+
 /// What the VMM fixes when it creates the TD, apart from its contents.
 #[derive(Clone, Copy, Debug)]
 pub struct Parameters {
@@ -27,6 +51,7 @@ pub struct Parameters {
     /// Width of guest-physical addresses: 48 or 52.
     pub gpaw: u8,
     pub sept: Sept,
+    pub host: HostStack,
     /// Report instructions that raise #VE, which Vitrine's own image never executes.
     pub strict: bool,
 }
@@ -50,6 +75,7 @@ pub struct Td {
     fields: Mutex<Writable>,
     pub apics: Arc<Apics>,
     pub bus: Arc<dyn Bus>,
+    pub quoting: Quoting,
     pub trace: Trace,
     ending: AtomicBool,
     end: OnceLock<End>,
@@ -76,6 +102,7 @@ impl Td {
         identity: Identity,
         apics: Arc<Apics>,
         bus: Arc<dyn Bus>,
+        quoting: Quoting,
         trace: Trace,
     ) -> Self {
         Self {
@@ -85,6 +112,7 @@ impl Td {
             fields: Mutex::new(Writable::default()),
             apics,
             bus,
+            quoting,
             trace,
             ending: AtomicBool::new(false),
             end: OnceLock::new(),

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use emulator::bus::Bus;
 use emulator::machine::{Configuration, Machine, Outcome};
-use emulator::td::{End, Parameters, Sept};
+use emulator::quoting::QuotingService;
+use emulator::td::{End, HostStack, Parameters, Sept};
 use emulator::trace::Trace;
-use measurements::PageOrder;
 
 use crate::failure::Failure;
 
@@ -33,9 +33,15 @@ pub struct Args {
     /// Pages that back private memory: 4k as mainline KVM, or 2m
     #[arg(long, value_enum, default_value = "4k")]
     sept: PageSize,
+    /// The host software to play
+    #[arg(long, value_enum, default_value = "mainline")]
+    host_stack: Stack,
     /// Width of guest-physical addresses, the shared bit included
     #[arg(long, value_enum, default_value = "48")]
     gpaw: Width,
+    /// Report instructions that raise a virtualization exception (#VE)
+    #[arg(long)]
+    strict: bool,
     /// Write one line for every exit to this file (-: stderr)
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
@@ -50,6 +56,15 @@ enum PageSize {
     /// 2 MiB pages where the TD asks for them
     #[value(name = "2m")]
     Large,
+}
+
+/// What `--host-stack` takes.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Stack {
+    /// Linux 6.16 and later with mainline QEMU
+    Mainline,
+    /// Linux and QEMU with Intel's patches of 2022 to 2024; needed by firmware of that time
+    OutOfTree,
 }
 
 /// What `--gpaw` takes.
@@ -78,6 +93,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             Trace::to(Box::new(std::io::BufWriter::new(file)))
         }
     };
+    let quoting = QuotingService::forgotten().map_err(Failure::new)?;
     let configuration = Configuration {
         image,
         memory: args.memory << 20,
@@ -88,9 +104,13 @@ pub fn run(args: &Args) -> Result<(), Failure> {
                 PageSize::Small => Sept::Small,
                 PageSize::Large => Sept::Large,
             },
-            strict: false,
+            host: match args.host_stack {
+                Stack::Mainline => HostStack::Mainline,
+                Stack::OutOfTree => HostStack::OutOfTree,
+            },
+            strict: args.strict,
         },
-        order: PageOrder::PageByPage,
+        quoting,
         trace,
     };
     let machine =

@@ -14,9 +14,9 @@ use crate::cpu::{Cpu, Mode};
 use crate::emulate::Effect;
 use crate::event::{Access, Death, Event, Exception};
 use crate::memory::PageState;
-use crate::report;
 use crate::td::Td;
 use crate::vmcall;
+use tdx::report::REPORT;
 
 /// Leaf numbers (`tdx_api_defs.h`).
 mod leaf {
@@ -92,7 +92,7 @@ impl fmt::Display for Name {
 
 fn info(cpu: &mut Cpu, td: &Td) -> Status {
     let vcpus = u64::from(td.parameters.vcpus);
-    let attributes = td.identity().attributes;
+    let attributes = td.identity().attributes();
     let gpr = &mut cpu.registers.gpr;
     gpr[RCX] = u64::from(td.parameters.gpaw);
     gpr[RDX] = attributes;
@@ -157,7 +157,7 @@ fn report(cpu: &Cpu, td: &Td) -> Result<Status, Event> {
         return Ok(Status::OperandInvalid(Operand::R8));
     }
     for (gpa, alignment, name, access) in [
-        (gpr[RCX], report::SIZE as u64, Operand::Rcx, Access::Write),
+        (gpr[RCX], REPORT as u64, Operand::Rcx, Access::Write),
         (gpr[RDX], 64, Operand::Rdx, Access::Read),
     ] {
         if let Err(status) = operand(td, gpa, alignment, name, access)? {
@@ -167,7 +167,7 @@ fn report(cpu: &Cpu, td: &Td) -> Result<Status, Event> {
     let mut data = [0; 64];
     read(td, gpr[RDX], &mut data)?;
     let report = td.identity().report(&data);
-    write(td, gpr[RCX], &report)?;
+    write(td, gpr[RCX], report.as_bytes())?;
     Ok(Status::Success)
 }
 

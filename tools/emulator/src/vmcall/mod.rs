@@ -2,6 +2,9 @@
 
 mod map_gpa;
 mod msr;
+mod quote;
+
+pub use quote::Quoting;
 
 use crate::cpu::Cpu;
 use crate::cpu::gpr::{R8, R9, R10, R11, R12, R13, R14, R15, RAX, RBX, RCX, RDI, RDX, RSI};
@@ -9,7 +12,7 @@ use crate::cpuid;
 use crate::emulate::Effect;
 use crate::event::Event;
 use crate::module::{Operand, Status};
-use crate::td::{End, Td};
+use crate::td::{End, HostStack, Td};
 
 /// Sub-functions (R11).
 mod leaf {
@@ -49,8 +52,9 @@ impl HostStatus {
     }
 }
 
-/// RAX, RCX and RSP never reach the host; RBP neither, because KVM configures the TD with NO_RBP_MOD.
-const NEVER_EXPOSED: u64 = 1 << 0 | 1 << 1 | 1 << 4 | 1 << 5;
+/// RAX, RCX and RSP never reach the host.
+const NEVER_EXPOSED: u64 = 1 << 0 | 1 << 1 | 1 << 4;
+const RBP: u64 = 1 << 5;
 
 /// What a call did.
 struct Answer {
@@ -73,7 +77,11 @@ impl From<HostStatus> for Answer {
 /// The end of the TD, if its memory cannot be used as it wants.
 pub fn call(cpu: &mut Cpu, td: &Td) -> Result<Effect, Event> {
     let exposed = cpu.registers.gpr[RCX];
-    if exposed >> 32 != 0 || exposed & NEVER_EXPOSED != 0 {
+    let refused = match td.parameters.host {
+        HostStack::Mainline => NEVER_EXPOSED | RBP,
+        HostStack::OutOfTree => NEVER_EXPOSED,
+    };
+    if exposed >> 32 != 0 || exposed & refused != 0 {
         cpu.registers.gpr[RAX] = Status::OperandInvalid(Operand::Rcx).word();
         td.trace.line(
             cpu.index,
@@ -159,6 +167,10 @@ fn answer(cpu: &Cpu, td: &Td, host: &mut [u64; 16]) -> Result<Answer, Event> {
             HostStatus::Success.into()
         }
         leaf::MAP_GPA => map_gpa::call(td, host),
+        leaf::GET_QUOTE => quote::get_quote(td, host).into(),
+        leaf::SETUP_EVENT_NOTIFY_INTERRUPT => {
+            quote::set_notification(td, cpu.index, host[R12]).into()
+        }
         leaf::REPORT_FATAL_ERROR => {
             td.finish(fatal_error(host));
             HostStatus::Success.into()

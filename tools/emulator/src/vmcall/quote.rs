@@ -1,0 +1,109 @@
+//! TDVMCALL GetQuote: the VMM takes a request from shared memory and answers there later (QEMU `tdx_handle_get_quote`; `tdx.md` 1.6).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use tdx::quote::{BUFFER, HEADER};
+
+use super::HostStatus;
+use crate::cpu::gpr::{R12, R13};
+use crate::memory::{PAGE, PageState};
+use crate::quoting::QuotingService;
+use crate::td::Td;
+
+/// Requests in flight at once; QEMU wants more to be tried again.
+const MAX_IN_FLIGHT: u32 = 16;
+/// The status while the service works.
+const IN_FLIGHT: u64 = u64::MAX;
+/// Offset of the status in the buffer.
+const STATUS: u64 = 8;
+/// How long the service takes: long enough that a TD which does not wait is found out.
+const SERVICE_TIME: Duration = Duration::from_millis(2);
+
+/// The VMM's side of attestation.
+pub struct Quoting {
+    service: QuotingService,
+    in_flight: Arc<AtomicU32>,
+    /// The vCPU and vector to interrupt when a quote is complete; zero for none.
+    notification: AtomicU32,
+}
+
+impl Quoting {
+    /// A VMM connected to `service`.
+    pub fn new(service: QuotingService) -> Self {
+        Self {
+            service,
+            in_flight: Arc::default(),
+            notification: AtomicU32::new(0),
+        }
+    }
+}
+
+/// R12 is the buffer, with the shared bit; R13 its length.
+pub fn get_quote(td: &Td, host: &[u64; 16]) -> HostStatus {
+    let (address, length) = (host[R12], host[R13]);
+    let gpa = address & !td.shared_bit();
+    if !gpa.is_multiple_of(PAGE) || !length.is_multiple_of(PAGE) {
+        return HostStatus::AlignError;
+    }
+    let shared = address & td.shared_bit() != 0
+        && (1..=BUFFER as u64).contains(&length)
+        && td.memory.all(gpa, length, PageState::Shared);
+    if !shared {
+        return HostStatus::InvalidOperand;
+    }
+    let quoting = &td.quoting;
+    let mut request = vec![0; length as usize];
+    if td.memory.read_any(gpa, true, &mut request).is_err() {
+        return HostStatus::InvalidOperand;
+    }
+    let Ok(answer) = quoting.service.answer(&request) else {
+        return HostStatus::InvalidOperand;
+    };
+    if let Some(refusal) = &answer.refusal {
+        td.trace
+            .line(0, format_args!("the quoting service refuses: {refusal}"));
+    }
+    if quoting.in_flight.fetch_add(1, Ordering::SeqCst) >= MAX_IN_FLIGHT {
+        quoting.in_flight.fetch_sub(1, Ordering::SeqCst);
+        return HostStatus::Retry;
+    }
+    let memory = td.memory.shared().clone();
+    write(&memory, gpa + STATUS, &IN_FLIGHT.to_le_bytes());
+    let (in_flight, apics) = (quoting.in_flight.clone(), td.apics.clone());
+    let notification = quoting.notification.load(Ordering::SeqCst);
+    thread::spawn(move || {
+        thread::sleep(SERVICE_TIME);
+        // The status is what the TD waits for, so the header comes last.
+        let (header, quote) = answer.bytes.split_at(HEADER);
+        write(&memory, gpa + HEADER as u64, quote);
+        write(&memory, gpa, header);
+        in_flight.fetch_sub(1, Ordering::SeqCst);
+        if notification != 0 {
+            let (vcpu, vector) = (notification >> 8, notification as u8);
+            apics.0[vcpu as usize].post(vector);
+        }
+    });
+    HostStatus::Success
+}
+
+/// R12 is the vector, 32 to 255, on this vCPU.
+pub fn set_notification(td: &Td, vcpu: u32, vector: u64) -> HostStatus {
+    if !(32..=255).contains(&vector) {
+        return HostStatus::InvalidOperand;
+    }
+    let notification = vcpu << 8 | vector as u32;
+    td.quoting
+        .notification
+        .store(notification, Ordering::SeqCst);
+    HostStatus::Success
+}
+
+fn write(memory: &crate::bus::SharedMemory, gpa: u64, bytes: &[u8]) {
+    use vm_memory::{Bytes, GuestAddress};
+    memory
+        .write_slice(bytes, GuestAddress(gpa))
+        .expect("the whole buffer is memory, and memory does not go away");
+}
