@@ -59,6 +59,17 @@ impl Exception {
     }
 }
 
+impl Exception {
+    /// Whether it is a sign of a mistake: everything that the processor raises but breakpoints, single steps and #VE.
+    pub fn is_fault(&self) -> bool {
+        self.vector < 32
+            && !matches!(
+                self.vector,
+                vector::DEBUG | vector::NMI | vector::BREAKPOINT | vector::VIRTUALIZATION
+            )
+    }
+}
+
 impl fmt::Display for Exception {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const NAMES: [&str; 21] = [

@@ -15,7 +15,8 @@ use crate::memory::{Layout, Memory, MemoryError};
 use crate::ptrace::Tracee;
 use crate::quoting::QuotingService;
 use crate::report::Identity;
-use crate::td::{End, Parameters, Td};
+use crate::symbols::Symbols;
+use crate::td::{End, Equipment, Parameters, Td};
 use crate::tdvf::{Launch, LaunchError};
 use crate::trace::Trace;
 use crate::vcpu::Vcpu;
@@ -30,6 +31,8 @@ pub struct Configuration {
     pub parameters: Parameters,
     /// What signs quotes.
     pub quoting: QuotingService,
+    /// Names for addresses, besides those in the image.
+    pub symbols: Symbols,
     pub trace: Trace,
 }
 
@@ -89,8 +92,10 @@ impl Machine {
             memory,
             parameters,
             quoting,
+            mut symbols,
             trace,
         } = configuration;
+        symbols.add_from_image(&image);
         let layout = Layout::new(memory, image.len() as u64);
         let launch = Launch::plan(&image, &layout).map_err(MachineError::Launch)?;
         let memory = Memory::new(layout).map_err(MachineError::Memory)?;
@@ -105,17 +110,16 @@ impl Machine {
         );
         let apics = Arc::new(Apics::new(parameters.vcpus));
         let bus = devices(&memory, Arc::new(Messages(apics.clone())));
+        let equipment = Equipment {
+            apics,
+            bus,
+            quoting: Quoting::new(quoting),
+            symbols,
+            trace,
+        };
         Ok(Self {
             hob: launch.hob_address(),
-            td: Td::new(
-                parameters,
-                memory,
-                identity,
-                apics,
-                bus,
-                Quoting::new(quoting),
-                trace,
-            ),
+            td: Td::new(parameters, memory, identity, equipment),
         })
     }
 

@@ -11,6 +11,7 @@ use crate::event::Death;
 use crate::memory::Memory;
 use crate::module::Writable;
 use crate::report::Identity;
+use crate::symbols::Symbols;
 use crate::trace::Trace;
 use crate::vmcall::Quoting;
 
@@ -52,6 +53,8 @@ pub struct Parameters {
     pub gpaw: u8,
     pub sept: Sept,
     pub host: HostStack,
+    /// Put huge pages of this machine behind the TD's memory where the TD maps large pages.
+    pub huge_pages: bool,
     /// Report instructions that raise #VE, which Vitrine's own image never executes.
     pub strict: bool,
 }
@@ -67,16 +70,27 @@ pub enum End {
     Stopped,
 }
 
+/// What surrounds the TD.
+pub struct Equipment {
+    pub apics: Arc<Apics>,
+    pub bus: Arc<dyn Bus>,
+    pub quoting: Quoting,
+    pub symbols: Symbols,
+    pub trace: Trace,
+}
+
 /// See the module.
 pub struct Td {
     pub parameters: Parameters,
     pub memory: Memory,
-    identity: Mutex<Identity>,
-    fields: Mutex<Writable>,
     pub apics: Arc<Apics>,
     pub bus: Arc<dyn Bus>,
     pub quoting: Quoting,
+    pub symbols: Symbols,
     pub trace: Trace,
+    identity: Mutex<Identity>,
+    fields: Mutex<Writable>,
+    faults: AtomicU64,
     ending: AtomicBool,
     end: OnceLock<End>,
     flush: Flush,
@@ -100,20 +114,26 @@ impl Td {
         parameters: Parameters,
         memory: Memory,
         identity: Identity,
-        apics: Arc<Apics>,
-        bus: Arc<dyn Bus>,
-        quoting: Quoting,
-        trace: Trace,
+        equipment: Equipment,
     ) -> Self {
-        Self {
-            parameters,
-            memory,
-            identity: Mutex::new(identity),
-            fields: Mutex::new(Writable::default()),
+        let Equipment {
             apics,
             bus,
             quoting,
+            symbols,
             trace,
+        } = equipment;
+        Self {
+            parameters,
+            memory,
+            apics,
+            bus,
+            quoting,
+            symbols,
+            trace,
+            identity: Mutex::new(identity),
+            fields: Mutex::new(Writable::default()),
+            faults: AtomicU64::new(0),
             ending: AtomicBool::new(false),
             end: OnceLock::new(),
             flush: Flush {
@@ -136,6 +156,16 @@ impl Td {
     /// The metadata fields that the TD can change.
     pub fn fields(&self) -> MutexGuard<'_, Writable> {
         lock(&self.fields)
+    }
+
+    /// Tells of a fault of the guest, unless it has had too many.
+    pub fn report_fault(&self, vcpu: u32, report: impl FnOnce() -> String) {
+        /// Enough to understand it; firmware that faults in its fault handler never stops.
+        const MAX_FAULTS: u64 = 4;
+        let count = self.faults.fetch_add(1, Ordering::Relaxed);
+        if count < MAX_FAULTS {
+            self.trace.note(vcpu, &report());
+        }
     }
 
     /// Ends the TD. The first reason counts.

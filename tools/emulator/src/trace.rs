@@ -5,25 +5,24 @@ use std::io::Write;
 use std::sync::Mutex;
 use std::time::Instant;
 
-/// Where lines go, if anywhere.
+use crate::td::lock;
+
+/// Where text of the emulator goes.
+pub type Sink = Box<dyn Write + Send>;
+
+/// Where the emulator's words go: lines about every exit, if anywhere, and notes about what its user must know.
 pub struct Trace {
-    out: Option<Mutex<Box<dyn Write + Send>>>,
+    out: Option<Mutex<Sink>>,
+    notes: Mutex<Sink>,
     started: Instant,
 }
 
 impl Trace {
-    /// No lines.
-    pub fn off() -> Self {
+    /// Lines to `out`, notes to `notes`.
+    pub fn new(out: Option<Sink>, notes: Sink) -> Self {
         Self {
-            out: None,
-            started: Instant::now(),
-        }
-    }
-
-    /// Lines to `out`.
-    pub fn to(out: Box<dyn Write + Send>) -> Self {
-        Self {
-            out: Some(Mutex::new(out)),
+            out: out.map(Mutex::new),
+            notes: Mutex::new(notes),
             started: Instant::now(),
         }
     }
@@ -37,9 +36,16 @@ impl Trace {
     pub fn line(&self, vcpu: u32, what: fmt::Arguments<'_>) {
         if let Some(out) = &self.out {
             let time = self.started.elapsed().as_secs_f64();
-            let mut out = out.lock().unwrap_or_else(|lock| lock.into_inner());
+            let mut out = lock(out);
             // A trace that cannot be written must not change what the guest does.
             let _ = writeln!(out, "{time:.6} vcpu{vcpu} {what}");
         }
+    }
+
+    /// Something that the user must know.
+    pub fn note(&self, vcpu: u32, what: &str) {
+        self.line(vcpu, format_args!("{what}"));
+        // As above.
+        let _ = writeln!(lock(&self.notes), "emulator: {what}");
     }
 }

@@ -14,6 +14,7 @@ use crate::cpu::{Cpu, Mode};
 use crate::delivery;
 use crate::emulate::{self, Effect};
 use crate::event::{Access, Death, Event, Exception, vector};
+use crate::fault;
 use crate::memory::{LARGE_PAGE, PAGE};
 use crate::paging::{Run, View};
 use crate::patch;
@@ -88,9 +89,7 @@ impl<'a> Vcpu<'a> {
     pub fn run(mut self) -> u64 {
         while !self.td.is_ending() {
             if let Err(death) = self.round() {
-                self.td
-                    .trace
-                    .line(self.cpu.index, format_args!("DEATH {death}"));
+                self.tell(&format!("the TD ends ({}): {death}", death.name()));
                 self.td.finish(End::Killed {
                     vcpu: self.cpu.index,
                     death,
@@ -159,7 +158,18 @@ impl<'a> Vcpu<'a> {
         }
     }
 
+    fn tell(&self, what: &str) {
+        let view = self.view().ok();
+        let (cpu, td) = (&self.cpu, self.td);
+        td.report_fault(cpu.index, || {
+            fault::report(cpu, view.as_ref(), &td.symbols, what)
+        });
+    }
+
     fn deliver(&mut self, exception: Exception) -> Result<(), Death> {
+        if exception.is_fault() {
+            self.tell(&format!("{exception} for the TD's own handler"));
+        }
         self.td.trace.line(
             self.cpu.index,
             format_args!("deliver {exception}, rip {:#x}", self.cpu.registers.rip),
@@ -408,6 +418,9 @@ impl<'a> Vcpu<'a> {
             ),
         );
         self.forget(run.start, run.length);
+        if self.td.parameters.huge_pages && !run.shared && writable && run.leaf >= LARGE_PAGE {
+            self.td.memory.use_huge_pages(run.gpa, run.length);
+        }
         let offset = self
             .td
             .memory

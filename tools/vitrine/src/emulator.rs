@@ -1,14 +1,15 @@
 //! `vitrine emulator`: runs an image as a trust domain on this machine, without TDX hardware.
 
-use std::io::{Write, stdout};
+use std::io::{BufWriter, Write, stderr, stdout};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use emulator::bus::Bus;
 use emulator::machine::{Configuration, Machine, Outcome};
 use emulator::quoting::QuotingService;
+use emulator::symbols::Symbols;
 use emulator::td::{End, HostStack, Parameters, Sept};
-use emulator::trace::Trace;
+use emulator::trace::{Sink, Trace};
 
 use crate::failure::Failure;
 
@@ -39,9 +40,15 @@ pub struct Args {
     /// Width of guest-physical addresses, the shared bit included
     #[arg(long, value_enum, default_value = "48")]
     gpaw: Width,
+    /// Back the TD with 4 KiB pages of this machine, even where 2 MiB pages are to be had
+    #[arg(long)]
+    small_pages: bool,
     /// Report instructions that raise a virtualization exception (#VE)
     #[arg(long)]
     strict: bool,
+    /// ELF files with names for the addresses in reports, such as the loader and the guest
+    #[arg(long, value_name = "FILE")]
+    symbols: Vec<PathBuf>,
     /// Write one line for every exit to this file (-: stderr)
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
@@ -83,16 +90,28 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let image = std::fs::read(&args.image).map_err(|error| {
         Failure::usage(format!("cannot read {}: {error}", args.image.display()))
     })?;
-    let trace = match &args.trace {
-        None => Trace::off(),
-        Some(path) if path.as_os_str() == "-" => Trace::to(Box::new(std::io::stderr())),
+    let lines: Option<Sink> = match &args.trace {
+        None => None,
+        Some(path) if path.as_os_str() == "-" => Some(Box::new(stderr())),
         Some(path) => {
             let file = std::fs::File::create(path).map_err(|error| {
                 Failure::usage(format!("cannot write {}: {error}", path.display()))
             })?;
-            Trace::to(Box::new(std::io::BufWriter::new(file)))
+            Some(Box::new(BufWriter::new(file)))
         }
     };
+    let trace = Trace::new(lines, Box::new(stderr()));
+    let mut symbols = Symbols::default();
+    for path in &args.symbols {
+        let named = std::fs::read(path)
+            .map_err(|error| Failure::usage(format!("cannot read {}: {error}", path.display())))?;
+        if !symbols.add(&named) {
+            return Err(Failure::usage(format!(
+                "{} has no functions: not an ELF file, or stripped",
+                path.display()
+            )));
+        }
+    }
     let quoting = QuotingService::forgotten().map_err(Failure::new)?;
     let configuration = Configuration {
         image,
@@ -108,9 +127,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
                 Stack::Mainline => HostStack::Mainline,
                 Stack::OutOfTree => HostStack::OutOfTree,
             },
+            huge_pages: !args.small_pages,
             strict: args.strict,
         },
         quoting,
+        symbols,
         trace,
     };
     let machine =

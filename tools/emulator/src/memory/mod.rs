@@ -4,9 +4,11 @@
 //! and writes both; devices get the shared one only. A page is in one state at a time ([`PageState`]); whoever reads through the other alias
 //! finds other bytes.
 
+mod huge;
+
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -117,6 +119,9 @@ pub struct Memory {
     private: Backing,
     shared: Backing,
     states: Vec<AtomicU8>,
+    /// Which 2 MiB of the private file were made huge pages, or could not be.
+    huge: Vec<AtomicBool>,
+    huge_pages: AtomicU64,
 }
 
 /// One of the two memories.
@@ -191,6 +196,10 @@ impl Memory {
             states: (0..pages)
                 .map(|_| AtomicU8::new(PageState::Pending as u8))
                 .collect(),
+            huge: (0..layout.file_length().div_ceil(LARGE_PAGE))
+                .map(|_| AtomicBool::new(false))
+                .collect(),
+            huge_pages: AtomicU64::new(0),
         })
     }
 
@@ -235,6 +244,28 @@ impl Memory {
         for page in offset / PAGE..(offset + length) / PAGE {
             self.states[page as usize].store(state as u8, Ordering::Release);
         }
+    }
+
+    /// Puts huge pages of the host behind the whole 2 MiB blocks of a range of private memory, once. Only speed depends on it.
+    pub fn use_huge_pages(&self, start: u64, length: u64) {
+        let Some(offset) = self.layout.offset(start) else {
+            return;
+        };
+        let blocks = offset.div_ceil(LARGE_PAGE)..(offset + length) / LARGE_PAGE;
+        for block in blocks {
+            if !self.huge[block as usize].swap(true, Ordering::Relaxed) {
+                let (offset, length) = (block * LARGE_PAGE, LARGE_PAGE as usize);
+                // Without it, small pages do.
+                let collapsed = huge::collapse(&self.private.file, offset, length).is_ok();
+                self.huge_pages
+                    .fetch_add(u64::from(collapsed), Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// How many huge pages [`Memory::use_huge_pages`] got.
+    pub fn huge_pages(&self) -> u64 {
+        self.huge_pages.load(Ordering::Relaxed)
     }
 
     /// Whether every page of a range is memory in this state.

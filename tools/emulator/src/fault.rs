@@ -1,0 +1,64 @@
+//! What is said when the guest faults: what happened, the instruction with its function, and the registers.
+
+use std::fmt::Write;
+
+use crate::cpu::{Cpu, segment};
+use crate::emulate;
+use crate::paging::View;
+use crate::symbols::Symbols;
+
+/// A report of several lines about `what` happened at the instruction pointer.
+pub fn report(cpu: &Cpu, view: Option<&View<'_>>, symbols: &Symbols, what: &str) -> String {
+    let rip = cpu.registers.rip;
+    let mut text = format!("vCPU {}: {what}\n", cpu.index);
+    // Writing to a string cannot fail.
+    let _ = write!(text, "  at {rip:#x}");
+    if let Some(place) = symbols.find(rip) {
+        let _ = write!(text, " in {place}");
+    }
+    let instruction = view.and_then(|view| emulate::fetch(cpu, view).ok());
+    if let Some(instruction) = instruction {
+        let _ = write!(text, ": {}", emulate::text(&instruction));
+    }
+    const NAMES: [&str; 16] = [
+        "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8 ", "r9 ", "r10", "r11", "r12",
+        "r13", "r14", "r15",
+    ];
+    for (index, (name, value)) in NAMES.iter().zip(cpu.registers.gpr).enumerate() {
+        let start = if index % 4 == 0 { "\n  " } else { "  " };
+        let _ = write!(text, "{start}{name} {value:016x}");
+    }
+    let _ = write!(
+        text,
+        "\n  cr0 {:x}  cr2 {:x}  cr3 {:x}  cr4 {:x}  efer {:x}  flags {:x}  cs {:x}  ss {:x}",
+        cpu.cr0,
+        cpu.cr2,
+        cpu.cr3,
+        cpu.cr4,
+        cpu.efer,
+        cpu.flags(),
+        cpu.selectors[segment::CS],
+        cpu.selectors[segment::SS],
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_has_the_registers_even_without_memory() {
+        let mut cpu = Cpu::reset(2, 48, 0x80_0000, 0);
+        cpu.registers.gpr[15] = 0x1234_5678_9abc_def0;
+        let text = report(&cpu, None, &Symbols::default(), "a test");
+        for part in [
+            "vCPU 2: a test",
+            "at 0xfffffff0",
+            "r15 123456789abcdef0",
+            "cr4 2040",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+}
