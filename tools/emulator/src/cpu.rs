@@ -38,6 +38,7 @@ pub mod flags {
     pub const FIXED: u64 = 1 << 1;
     pub const TRAP: u64 = 1 << 8;
     pub const INTERRUPT: u64 = 1 << 9;
+    pub const DIRECTION: u64 = 1 << 10;
     pub const NESTED_TASK: u64 = 1 << 14;
     pub const RESUME: u64 = 1 << 16;
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::cpu::{Cpu, segment};
+use crate::cpu::{Cpu, gpr, segment};
 use crate::emulate;
 use crate::paging::View;
 use crate::symbols::Symbols;
@@ -40,7 +40,27 @@ pub fn report(cpu: &Cpu, view: Option<&View<'_>>, symbols: &Symbols, what: &str)
         cpu.selectors[segment::CS],
         cpu.selectors[segment::SS],
     );
+    if let Some(view) = view {
+        write_stack(&mut text, cpu, view, symbols);
+    }
     text
+}
+
+/// The top of the stack; words that may be return addresses with their functions.
+fn write_stack(text: &mut String, cpu: &Cpu, view: &View<'_>, symbols: &Symbols) {
+    const WORDS: u64 = 16;
+    let width = u64::from(cpu.mode().bits() / 8);
+    for index in 0..WORDS {
+        let address = cpu.registers.gpr[gpr::RSP].wrapping_add(index * width);
+        let Ok(word) = view.number(address, width as usize) else {
+            break;
+        };
+        let start = if index % 4 == 0 { "\n  stack " } else { " " };
+        let _ = write!(text, "{start}{word:016x}");
+        if let Some(place) = symbols.find(word) {
+            let _ = write!(text, " ({place})");
+        }
+    }
 }
 
 #[cfg(test)]

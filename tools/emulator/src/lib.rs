@@ -23,6 +23,7 @@ pub mod patch;
 pub mod ptrace;
 pub mod quoting;
 pub mod report;
+pub mod shadow;
 pub mod symbols;
 pub mod td;
 pub mod tdvf;

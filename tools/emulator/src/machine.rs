@@ -1,5 +1,6 @@
 //! The whole machine: builds the TD, runs its virtual CPUs on threads of their own, and says how it ended.
 
+use std::io;
 use std::sync::Arc;
 use std::thread;
 
@@ -11,6 +12,7 @@ use crate::bus::{Bus, Interrupts};
 use crate::cpu::Cpu;
 use crate::cpuid;
 use crate::event::Death;
+use crate::hostile::Host;
 use crate::memory::{Layout, Memory, MemoryError};
 use crate::ptrace::Tracee;
 use crate::quoting::QuotingService;
@@ -33,6 +35,8 @@ pub struct Configuration {
     pub quoting: QuotingService,
     /// Names for addresses, besides those in the image.
     pub symbols: Symbols,
+    /// How the host behaves.
+    pub host: Arc<Host>,
     pub trace: Trace,
 }
 
@@ -41,6 +45,7 @@ pub struct Configuration {
 pub enum MachineError {
     Launch(LaunchError),
     Memory(MemoryError),
+    Devices(io::Error),
 }
 
 impl std::fmt::Display for MachineError {
@@ -48,6 +53,7 @@ impl std::fmt::Display for MachineError {
         match self {
             Self::Launch(error) => error.fmt(f),
             Self::Memory(error) => error.fmt(f),
+            Self::Devices(error) => error.fmt(f),
         }
     }
 }
@@ -56,7 +62,7 @@ impl std::error::Error for MachineError {}
 
 /// A TD that is ready to start.
 pub struct Machine {
-    td: Td,
+    td: Arc<Td>,
     hob: u64,
 }
 
@@ -67,6 +73,8 @@ pub struct Outcome {
     pub rtmr: [[u8; 48]; 4],
     /// How often each vCPU left the guest.
     pub exits: Vec<u64>,
+    /// Huge pages of this machine behind the TD's memory.
+    pub huge_pages: u64,
 }
 
 /// The local APICs as devices see them.
@@ -83,9 +91,9 @@ impl Machine {
     ///
     /// # Errors
     /// [`MachineError`] if the image or the memory does not do.
-    pub fn new(
+    pub fn new<B: Bus + 'static>(
         configuration: Configuration,
-        devices: impl FnOnce(&Memory, Arc<dyn Interrupts>) -> Arc<dyn Bus>,
+        devices: impl FnOnce(&Memory, Arc<dyn Interrupts>) -> io::Result<B>,
     ) -> Result<Self, MachineError> {
         let Configuration {
             image,
@@ -93,6 +101,7 @@ impl Machine {
             parameters,
             quoting,
             mut symbols,
+            host,
             trace,
         } = configuration;
         symbols.add_from_image(&image);
@@ -109,22 +118,24 @@ impl Machine {
             launch.mrtd(&image, parameters.host.page_order()),
         );
         let apics = Arc::new(Apics::new(parameters.vcpus));
-        let bus = devices(&memory, Arc::new(Messages(apics.clone())));
+        let bus =
+            devices(&memory, Arc::new(Messages(apics.clone()))).map_err(MachineError::Devices)?;
         let equipment = Equipment {
             apics,
-            bus,
+            bus: Arc::new(bus),
             quoting: Quoting::new(quoting),
             symbols,
+            host,
             trace,
         };
         Ok(Self {
             hob: launch.hob_address(),
-            td: Td::new(parameters, memory, identity, equipment),
+            td: Arc::new(Td::new(parameters, memory, identity, equipment)),
         })
     }
 
     /// The TD, to be stopped from elsewhere.
-    pub fn td(&self) -> &Td {
+    pub fn td(&self) -> &Arc<Td> {
         &self.td
     }
 
@@ -145,6 +156,7 @@ impl Machine {
             mrtd: identity.mrtd(),
             rtmr: identity.rtmr(),
             exits,
+            huge_pages: self.td.memory.huge_pages(),
         }
     }
 

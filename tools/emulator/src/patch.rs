@@ -11,19 +11,36 @@ use crate::cpu::Mode;
 /// Bytes decoded before the page, to get in step with the instructions.
 pub const LEAD: usize = 64;
 
+/// This many zero bytes are padding between functions.
+const MIN_PADDING: usize = 2;
+
 /// The addresses of the sites in `code`, whose first byte is at `start` and which begins with `lead` bytes that only serve to get in step.
 /// `cpuid` says whether CPUID must be patched too.
 pub fn sites(mode: Mode, start: u64, code: &[u8], lead: usize, cpuid: bool) -> Vec<u64> {
-    let decoder = Decoder::with_ip(mode.bits(), code, start, DecoderOptions::NONE);
+    let mut decoder = Decoder::with_ip(mode.bits(), code, start, DecoderOptions::NONE);
     let first = start + lead as u64;
     let (mut sites, mut stretch) = (Vec::new(), Vec::new());
     let mut plausible = true;
-    for instruction in decoder {
-        plausible &= !instruction.is_invalid() && !unlikely(&instruction);
-        if is_sensitive(&instruction, cpuid) && instruction.ip() >= first {
-            stretch.push(instruction.ip());
-        }
-        if ends_stretch(&instruction) {
+    while decoder.can_decode() {
+        let position = decoder.position();
+        let padding = code[position..].iter().take_while(|byte| **byte == 0);
+        let padding = padding.count();
+        let ends = if padding >= MIN_PADDING {
+            // No instruction starts with zeros; the next one is behind them.
+            let next = position + padding;
+            decoder.set_ip(start + next as u64);
+            // At the end of the code at most, which is a valid position.
+            let _ = decoder.set_position(next);
+            true
+        } else {
+            let instruction = decoder.decode();
+            plausible &= !instruction.is_invalid() && !unlikely(&instruction);
+            if is_sensitive(&instruction, cpuid) && instruction.ip() >= first {
+                stretch.push(instruction.ip());
+            }
+            ends_stretch(&instruction)
+        };
+        if ends {
             if plausible {
                 sites.append(&mut stretch);
             }
@@ -136,6 +153,13 @@ mod tests {
         // ret; insb, pushf, outsd; jmp: text, not code. Then pushfq; pop rax; ret.
         let code = [0xc3, 0x6c, 0x9c, 0x6f, 0xeb, 0x00, 0x9c, 0x58, 0xc3];
         assert_eq!(found(&code), [0x1006]);
+    }
+
+    #[test]
+    fn code_behind_padding_is_found() {
+        // Text, zeros of odd length, then sidt [rsp+6]; ret.
+        let code = [0x6c, 0x6f, 0, 0, 0, 0x0f, 0x01, 0x4c, 0x24, 0x06, 0xc3];
+        assert_eq!(found(&code), [0x1005]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use measurements::PageOrder;
 use crate::apic::Apics;
 use crate::bus::Bus;
 use crate::event::Death;
+use crate::hostile::Host;
 use crate::memory::Memory;
 use crate::module::Writable;
 use crate::report::Identity;
@@ -76,6 +77,7 @@ pub struct Equipment {
     pub bus: Arc<dyn Bus>,
     pub quoting: Quoting,
     pub symbols: Symbols,
+    pub host: Arc<Host>,
     pub trace: Trace,
 }
 
@@ -87,6 +89,7 @@ pub struct Td {
     pub bus: Arc<dyn Bus>,
     pub quoting: Quoting,
     pub symbols: Symbols,
+    pub host: Arc<Host>,
     pub trace: Trace,
     identity: Mutex<Identity>,
     fields: Mutex<Writable>,
@@ -121,6 +124,7 @@ impl Td {
             bus,
             quoting,
             symbols,
+            host,
             trace,
         } = equipment;
         Self {
@@ -130,6 +134,7 @@ impl Td {
             bus,
             quoting,
             symbols,
+            host,
             trace,
             identity: Mutex::new(identity),
             fields: Mutex::new(Writable::default()),

@@ -1,43 +1,38 @@
 //! One virtual CPU: runs the guest's code in its tracee until something traps, and does what the processor, the TDX module or the VMM would do.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Thread;
 
-use iced_x86::{InstructionInfoFactory, OpAccess};
+use iced_x86::{Instruction, InstructionInfoFactory, OpAccess, UsedMemory};
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
 use crate::apic::{LocalApic, Wake};
-use crate::cpu::{Cpu, Mode};
+use crate::cpu::{Cpu, flags, gpr};
 use crate::delivery;
 use crate::emulate::{self, Effect};
 use crate::event::{Access, Death, Event, Exception, vector};
 use crate::fault;
-use crate::memory::{LARGE_PAGE, PAGE};
-use crate::paging::{Run, View};
-use crate::patch;
+use crate::paging::View;
 use crate::ptrace::{KICK, STUB_ADDRESS, Tracee, Trap};
+use crate::shadow::Shadow;
 use crate::td::{End, Td};
 
 /// A fault that repeats this often without progress is a mistake of the emulator.
 const MAX_REPEATS: u32 = 16;
-const GIGABYTE: u64 = 1 << 30;
 
 /// See the module.
 pub struct Vcpu<'a> {
     cpu: Cpu,
     td: &'a Td,
-    tracee: Tracee,
+    shadow: Shadow<'a>,
     /// The waker's view: the thread waits for an interrupt, outside the guest.
     halted: Arc<AtomicBool>,
-    /// Addresses that hold our INT3.
-    patched: BTreeSet<u64>,
-    /// Writable pages that are mapped executable: their address, and whether they are patched copies.
-    code_pages: BTreeMap<u64, bool>,
-    /// The largest translation that was mapped.
-    largest: u64,
+    /// A page of code that the next instruction reads as data.
+    open_page: Option<u64>,
     last_fault: (u64, u64),
     repeats: u32,
     /// How often the guest was left.
@@ -71,14 +66,19 @@ impl<'a> Vcpu<'a> {
             thread: std::thread::current(),
             halted: halted.clone(),
         }));
+        let index = cpu.index;
         Self {
             cpu,
             td,
-            tracee,
+            shadow: Shadow::new(
+                tracee,
+                &td.memory,
+                &td.trace,
+                index,
+                td.parameters.huge_pages,
+            ),
             halted,
-            patched: BTreeSet::new(),
-            code_pages: BTreeMap::new(),
-            largest: PAGE,
+            open_page: None,
             last_fault: (0, 0),
             repeats: 0,
             exits: 0,
@@ -112,19 +112,24 @@ impl<'a> Vcpu<'a> {
         self.interrupt()?;
         while !self.td.enter_guest(self.cpu.index) {
             let state = self.td.flush_wanted();
-            self.flush()?;
+            self.shadow.flush().map_err(host)?;
             self.td.flushed(self.cpu.index, state);
         }
         self.apic().entering();
         let before = self.cpu.registers.rip;
         // In the shadow of STI, one instruction still comes before the interrupt.
-        let step = self.cpu.interrupt_shadow && self.apic().deliverable().is_some();
+        let shadowed = self.cpu.interrupt_shadow && self.apic().deliverable().is_some();
+        let step = shadowed || self.open_page.is_some();
         let mode = self.cpu.mode();
         let trap = self
+            .shadow
             .tracee
             .run(&mut self.cpu.registers, mode, step)
             .map_err(host)?;
         self.td.leave_guest(self.cpu.index);
+        if let Some(page) = self.open_page.take() {
+            self.shadow.close(page).map_err(host)?;
+        }
         self.exits += 1;
         if self.cpu.registers.rip != before {
             self.cpu.interrupt_shadow = false;
@@ -205,7 +210,7 @@ impl<'a> Vcpu<'a> {
             Trap::InvalidOpcode => {
                 return self.execute(Exception::new(vector::INVALID_OPCODE));
             }
-            Trap::Breakpoint if self.patched.contains(&(self.cpu.registers.rip - 1)) => {
+            Trap::Breakpoint if self.shadow.is_patched(self.cpu.registers.rip - 1) => {
                 self.cpu.registers.rip -= 1;
                 return self.execute(Exception::new(vector::INVALID_OPCODE));
             }
@@ -249,19 +254,10 @@ impl<'a> Vcpu<'a> {
     fn apply(&mut self, effect: Effect) -> Result<(), Death> {
         match effect {
             Effect::Continue | Effect::Jumped => Ok(()),
-            Effect::Flush => self.flush(),
-            Effect::FlushPage(address) => {
-                let size = if self.largest > LARGE_PAGE {
-                    GIGABYTE
-                } else {
-                    LARGE_PAGE
-                };
-                let start = address & !(size - 1);
-                self.forget(start, size);
-                self.tracee.unmap(start, size).map_err(host)
-            }
+            Effect::Flush => self.shadow.flush().map_err(host),
+            Effect::FlushPage(address) => self.shadow.flush_page(address).map_err(host),
             Effect::FlushEverywhere => {
-                self.flush()?;
+                self.shadow.flush().map_err(host)?;
                 self.td.flush_all(self.cpu.index);
                 Ok(())
             }
@@ -289,29 +285,6 @@ impl<'a> Vcpu<'a> {
         self.halted.store(false, Ordering::SeqCst);
     }
 
-    fn flush(&mut self) -> Result<(), Death> {
-        self.patched.clear();
-        self.code_pages.clear();
-        self.largest = PAGE;
-        self.tracee.clear().map_err(host)
-    }
-
-    /// Drops what is known of a range that is about to be mapped anew or not at all.
-    fn forget(&mut self, start: u64, length: u64) {
-        let sites: Vec<u64> = self.patched.range(start..start + length).copied().collect();
-        for site in sites {
-            self.patched.remove(&site);
-        }
-        let pages: Vec<u64> = self
-            .code_pages
-            .range(start..start + length)
-            .map(|(page, _)| *page)
-            .collect();
-        for page in pages {
-            self.code_pages.remove(&page);
-        }
-    }
-
     fn page_fault(&mut self, address: u64) -> Result<Effect, Event> {
         let view = self.view()?;
         let fault = (self.cpu.registers.rip, address);
@@ -328,9 +301,17 @@ impl<'a> Vcpu<'a> {
             ))
             .into());
         }
-        let access = match self.access(&view, address) {
+        let (access, _) = match self.access(&view, address) {
+            (Access::Read, range) if self.shadow.is_execute_only(address) => {
+                // A loop reads the same address again and again, with a fault each time.
+                self.repeats = 0;
+                if self.shadow.read_code(address, range).map_err(host)? {
+                    self.open_page = Some(address);
+                }
+                return Ok(Effect::Jumped);
+            }
             // What could be read can be read now; so it was a write.
-            Access::Read if self.repeats > 0 => Access::Write,
+            (Access::Read, range) if self.repeats > 0 => (Access::Write, range),
             access => access,
         };
         let leaf = view.translate(address, access)?;
@@ -338,158 +319,67 @@ impl<'a> Vcpu<'a> {
         if run.start + run.length > STUB_ADDRESS {
             return Err(Death::Unsupported(format!("linear address {address:#x}")).into());
         }
-        self.largest = self.largest.max(run.leaf);
-        self.map(run, address, access).map_err(host)?;
+        let mode = self.cpu.mode();
+        self.shadow.map(run, address, access, mode).map_err(host)?;
         Ok(Effect::Jumped)
     }
 
-    /// How the instruction that faulted touches `address`.
-    fn access(&self, view: &View<'_>, address: u64) -> Access {
+    /// How the instruction that faulted touches `address`, and the bytes it touches there.
+    fn access(&self, view: &View<'_>, address: u64) -> (Access, Range<u64>) {
         let rip = self.cpu.registers.rip;
+        let fetched = (Access::Execute, address..address + 1);
         let Ok(instruction) = emulate::fetch(&self.cpu, view) else {
-            return Access::Execute;
+            return fetched;
         };
-        if (rip..rip + instruction.len().max(1) as u64).contains(&address)
-            || instruction.is_invalid()
-        {
-            return Access::Execute;
+        let length = instruction.len().max(1) as u64;
+        if (rip..rip + length).contains(&address) || instruction.is_invalid() {
+            return fetched;
         }
         let mut factory = InstructionInfoFactory::new();
-        let writes = factory.info(&instruction).used_memory().iter().any(|used| {
-            let start = used.virtual_address(0, |register, _, _| {
-                Some(emulate::register_value(&self.cpu, register))
-            });
-            let size = used.memory_size().size().max(1) as u64;
-            let inside = start.is_none_or(|start| address.wrapping_sub(start) < size);
-            inside
-                && matches!(
-                    used.access(),
-                    OpAccess::Write
-                        | OpAccess::ReadWrite
-                        | OpAccess::CondWrite
-                        | OpAccess::ReadCondWrite
-                )
+        let touched: Vec<_> = factory
+            .info(&instruction)
+            .used_memory()
+            .iter()
+            .filter_map(|used| {
+                let range = self.range(&instruction, used)?;
+                range.contains(&address).then_some((used.access(), range))
+            })
+            .collect();
+        let write = touched.iter().find(|(access, _)| {
+            matches!(
+                access,
+                OpAccess::Write
+                    | OpAccess::ReadWrite
+                    | OpAccess::CondWrite
+                    | OpAccess::ReadCondWrite
+            )
         });
-        if writes { Access::Write } else { Access::Read }
-    }
-
-    /// Maps a run, or the part of it that has one set of rights in the tracee.
-    fn map(&mut self, run: Run, address: u64, access: Access) -> std::io::Result<()> {
-        let page = address & !(PAGE - 1);
-        if !run.executable {
-            return self.map_part(run, run.writable, false);
-        }
-        if !run.writable {
-            return self.map_code(clip(run, LARGE_PAGE, address), false, true);
-        }
-        // Writable code: data at first, code where it is executed, both where that must be.
-        let one = clip(run, PAGE, address);
-        match (access, self.code_pages.get(&page)) {
-            (Access::Execute, _) => self.map_code(one, true, true),
-            (_, Some(true)) => {
-                self.td.trace.line(
-                    self.cpu.index,
-                    format_args!("page {page:#x} is written and executed: patches are off in it"),
-                );
-                self.map_code(one, true, false)
-            }
-            _ => {
-                let part = self.without_code(run, page);
-                let data = Run {
-                    executable: false,
-                    ..part
-                };
-                self.map_part(data, true, false)
-            }
+        match (write, touched.first()) {
+            (Some((_, range)), _) => (Access::Write, range.clone()),
+            (None, Some((_, range))) => (Access::Read, range.clone()),
+            (None, None) => (Access::Read, address..address + 1),
         }
     }
 
-    fn map_part(&mut self, run: Run, writable: bool, copy: bool) -> std::io::Result<()> {
-        self.td.trace.line(
-            self.cpu.index,
-            format_args!(
-                "map {:#x} +{:#x} -> {} {:#x} r{}{}",
-                run.start,
-                run.length,
-                if run.shared { "shared" } else { "private" },
-                run.gpa,
-                if writable { "w" } else { "-" },
-                if run.executable { "x" } else { "-" },
-            ),
-        );
-        self.forget(run.start, run.length);
-        if self.td.parameters.huge_pages && !run.shared && writable && run.leaf >= LARGE_PAGE {
-            self.td.memory.use_huge_pages(run.gpa, run.length);
+    /// The bytes that an operand touches, all repetitions of the instruction included.
+    fn range(&self, instruction: &Instruction, used: &UsedMemory) -> Option<Range<u64>> {
+        let start = used.virtual_address(0, |register, _, _| {
+            Some(emulate::register_value(&self.cpu, register))
+        })?;
+        let size = used.memory_size().size().max(1) as u64;
+        let repeats = instruction.has_rep_prefix() || instruction.has_repne_prefix();
+        if !instruction.is_string_instruction() || !repeats {
+            return Some(start..start.saturating_add(size));
         }
-        let offset = self
-            .td
-            .memory
-            .layout()
-            .offset(run.gpa)
-            .expect("a run is memory");
-        self.tracee.map(&run, offset, writable, copy)
-    }
-
-    /// Maps code and patches it. Pages with patches are private copies, and not writable.
-    fn map_code(&mut self, run: Run, writable: bool, patches: bool) -> std::io::Result<()> {
-        let sites = if patches {
-            self.sites(&run)
+        let length = self.cpu.registers.gpr[gpr::RCX].saturating_mul(size);
+        Some(if self.cpu.registers.flags & flags::DIRECTION == 0 {
+            start..start.saturating_add(length)
         } else {
-            Vec::new()
-        };
-        let copy = !sites.is_empty();
-        self.map_part(run, writable && !copy, copy)?;
-        for site in sites {
-            self.tracee.patch(site, 0xcc)?;
-            self.patched.insert(site);
-        }
-        if writable {
-            self.code_pages.insert(run.start, copy);
-        }
-        Ok(())
-    }
-
-    fn sites(&self, run: &Run) -> Vec<u64> {
-        let lead = patch::LEAD.min(run.gpa as usize % LARGE_PAGE as usize);
-        let mut code = vec![0; lead + run.length as usize];
-        let start = run.gpa - lead as u64;
-        if self.td.memory.read(start, &mut code).is_err() {
-            return Vec::new();
-        }
-        let mode: Mode = self.cpu.mode();
-        let cpuid = !self.tracee.cpuid_faults();
-        patch::sites(mode, run.start - lead as u64, &code, lead, cpuid)
-    }
-
-    /// The part of a run around `page` in which no page is mapped as code.
-    fn without_code(&self, run: Run, page: u64) -> Run {
-        let below = self.code_pages.range(..page).next_back();
-        let above = self.code_pages.range(page + 1..).next();
-        let start = below.map_or(run.start, |(code, _)| run.start.max(code + PAGE));
-        let end = run.start + run.length;
-        let end = above.map_or(end, |(code, _)| end.min(*code));
-        Run {
-            start,
-            length: end - start,
-            gpa: run.gpa + (start - run.start),
-            ..run
-        }
+            start.saturating_sub(length)..start.saturating_add(size)
+        })
     }
 }
 
-/// The part of a run within the aligned block of `size` bytes around `address`.
-fn clip(run: Run, size: u64, address: u64) -> Run {
-    let block = address & !(size - 1);
-    let start = run.start.max(block);
-    let end = (run.start + run.length).min(block + size);
-    Run {
-        start,
-        length: end - start,
-        gpa: run.gpa + (start - run.start),
-        ..run
-    }
-}
-
-fn host(error: std::io::Error) -> Death {
+fn host(error: io::Error) -> Death {
     Death::Host(format!("the emulator cannot go on: {error}"))
 }

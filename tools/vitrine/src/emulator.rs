@@ -1,26 +1,45 @@
 //! `vitrine emulator`: runs an image as a trust domain on this machine, without TDX hardware.
 
-use std::io::{BufWriter, Write, stderr, stdout};
-use std::path::PathBuf;
-use std::sync::Arc;
+mod options;
 
-use emulator::bus::Bus;
+use std::io::{BufWriter, stderr, stdout};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use emulator::bus::Interrupts;
+use emulator::devices::{Board, DiskOptions, FirmwareConfig, Forward, Options, VsockOptions};
+use emulator::hostile::Host;
 use emulator::machine::{Configuration, Machine, Outcome};
+use emulator::memory::Memory;
 use emulator::quoting::QuotingService;
 use emulator::symbols::Symbols;
-use emulator::td::{End, HostStack, Parameters, Sept};
+use emulator::td::{End, Parameters};
 use emulator::trace::{Sink, Trace};
+use serde::Serialize;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::failure::Failure;
+use options::{DiskOption, HostStackOption, PageSize, Width};
+
+/// The context identifier of the vsock device.
+const VSOCK_CID: u32 = 3;
 
 /// Run an image as an emulated trust domain (TD)
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-The TD's console goes to stdout. What would end a real TD ends this one, and the rule is named.
+The TD's console goes to stdout; the emulator's own words go to stderr. What would end a real TD ends this one, with the rule \
+named. Quotes are signed under a test root, which --pki keeps for `vitrine verify --test-root`.
+
+Exit codes:
+  0  stopped by a signal      1  the TD reported a fatal error, or was ended      2  wrong usage, or an image no host takes
 
 Examples:
-  vitrine emulator --image vitrine.fd
-  vitrine emulator --image /usr/share/ovmf/OVMF.fd --trace trace.txt")]
+  vitrine emulator --image vitrine.fd --disk model=tiny.gguf --tcp 8443
+  vitrine emulator --image vitrine.fd --hostile disk-used-twice --trace trace.txt
+  vitrine emulator --image /usr/share/ovmf/OVMF.fd --host-stack out-of-tree --firmware-config")]
 pub struct Args {
     /// The image (vitrine.fd, or another one with TDVF metadata)
     #[arg(long, value_name = "FILE")]
@@ -31,15 +50,36 @@ pub struct Args {
     /// Memory of the TD, such as 512M or 6G
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = crate::run::parse_memory)]
     memory: u64,
-    /// Pages that back private memory: 4k as mainline KVM, or 2m
+    /// A disk and what it is for, such as model=tiny.gguf or config=vitrine.toml
+    #[arg(long, value_name = "ROLE=FILE")]
+    disk: Vec<DiskOption>,
+    /// A network card; this port of 127.0.0.1 leads to the TD
+    #[arg(long, value_name = "PORT")]
+    tcp: Option<u16>,
+    /// A vsock device; clients connect at this Unix socket
+    #[arg(long, value_name = "PATH")]
+    vsock_uds: Option<PathBuf>,
+    /// The port the TD listens on
+    #[arg(long, value_name = "PORT", default_value_t = crate::run::GUEST_PORT)]
+    guest_port: u16,
+    /// Describe the machine as QEMU does, for firmware that asks (fw_cfg)
+    #[arg(long)]
+    firmware_config: bool,
+    /// Directory of the test root that signs quotes; made if it is not there [default: one that is forgotten]
+    #[arg(long, value_name = "DIR")]
+    pki: Option<PathBuf>,
+    /// Pages that back private memory
     #[arg(long, value_enum, default_value = "4k")]
     sept: PageSize,
     /// The host software to play
     #[arg(long, value_enum, default_value = "mainline")]
-    host_stack: Stack,
+    host_stack: HostStackOption,
     /// Width of guest-physical addresses, the shared bit included
     #[arg(long, value_enum, default_value = "48")]
     gpaw: Width,
+    /// Play a hostile host: the name of an attack, or a number for a random combination
+    #[arg(long, value_name = "NAME|SEED")]
+    hostile: Option<String>,
     /// Back the TD with 4 KiB pages of this machine, even where 2 MiB pages are to be had
     #[arg(long)]
     small_pages: bool,
@@ -52,92 +92,49 @@ pub struct Args {
     /// Write one line for every exit to this file (-: stderr)
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
-}
-
-/// What `--sept` takes.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum PageSize {
-    /// 4 KiB pages only: accepting 2 MiB at once fails, as with mainline KVM
-    #[value(name = "4k")]
-    Small,
-    /// 2 MiB pages where the TD asks for them
-    #[value(name = "2m")]
-    Large,
-}
-
-/// What `--host-stack` takes.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Stack {
-    /// Linux 6.16 and later with mainline QEMU
-    Mainline,
-    /// Linux and QEMU with Intel's patches of 2022 to 2024; needed by firmware of that time
-    OutOfTree,
-}
-
-/// What `--gpaw` takes.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Width {
-    /// The shared bit is bit 47
-    #[value(name = "48")]
-    Bits48 = 48,
-    /// The shared bit is bit 51
-    #[value(name = "52")]
-    Bits52 = 52,
+    /// Print how it ended and the measurements as one JSON object on stderr
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let image = std::fs::read(&args.image).map_err(|error| {
-        Failure::usage(format!("cannot read {}: {error}", args.image.display()))
-    })?;
-    let lines: Option<Sink> = match &args.trace {
-        None => None,
-        Some(path) if path.as_os_str() == "-" => Some(Box::new(stderr())),
-        Some(path) => {
-            let file = std::fs::File::create(path).map_err(|error| {
-                Failure::usage(format!("cannot write {}: {error}", path.display()))
-            })?;
-            Some(Box::new(BufWriter::new(file)))
-        }
-    };
-    let trace = Trace::new(lines, Box::new(stderr()));
-    let mut symbols = Symbols::default();
-    for path in &args.symbols {
-        let named = std::fs::read(path)
-            .map_err(|error| Failure::usage(format!("cannot read {}: {error}", path.display())))?;
-        if !symbols.add(&named) {
-            return Err(Failure::usage(format!(
-                "{} has no functions: not an ELF file, or stripped",
-                path.display()
-            )));
-        }
+    let host = Arc::new(match &args.hostile {
+        None => Host::honest(),
+        Some(name) => Host::parse(name).map_err(Failure::usage)?,
+    });
+    let quoting = match &args.pki {
+        None => QuotingService::forgotten(),
+        Some(directory) => QuotingService::open(directory, now()),
     }
-    let quoting = QuotingService::forgotten().map_err(Failure::new)?;
+    .map_err(Failure::new)?;
+    eprintln!("emulator: {quoting}");
+    for attack in host.attacks() {
+        eprintln!("emulator: the host attacks: {}", attack.name);
+    }
     let configuration = Configuration {
-        image,
+        image: read(&args.image)?,
         memory: args.memory << 20,
         parameters: Parameters {
             vcpus: args.cpus,
             gpaw: args.gpaw as u8,
-            sept: match args.sept {
-                PageSize::Small => Sept::Small,
-                PageSize::Large => Sept::Large,
-            },
-            host: match args.host_stack {
-                Stack::Mainline => HostStack::Mainline,
-                Stack::OutOfTree => HostStack::OutOfTree,
-            },
+            sept: args.sept.into(),
+            host: args.host_stack.into(),
             huge_pages: !args.small_pages,
             strict: args.strict,
         },
         quoting,
-        symbols,
-        trace,
+        symbols: symbols(&args.symbols)?,
+        trace: Trace::new(trace(args.trace.as_deref())?, Box::new(stderr())),
+        host: host.clone(),
     };
-    let machine =
-        Machine::new(configuration, |_, _| Arc::new(SerialOnly)).map_err(Failure::usage)?;
+    let machine = Machine::new(configuration, |memory, interrupts| {
+        board(args, memory, interrupts, host)
+    })
+    .map_err(Failure::usage)?;
+    stop_on_signals(&machine)?;
     let outcome = machine.run();
-    report(&outcome);
+    report(args, &outcome);
     match outcome.end {
         End::Stopped => Ok(()),
         End::FatalError { code, message } => Err(Failure::new(format!(
@@ -149,38 +146,126 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
 }
 
-/// A machine with a serial port and nothing else.
-struct SerialOnly;
+/// The devices of the machine.
+fn board(
+    args: &Args,
+    memory: &Memory,
+    interrupts: Arc<dyn Interrupts>,
+    host: Arc<Host>,
+) -> std::io::Result<Board> {
+    let layout = memory.layout();
+    let disks = args.disk.iter().map(DiskOption::device);
+    let options = Options {
+        below_4g: layout.low,
+        above_4g: layout.high,
+        cpus: args.cpus as u8,
+        disks: disks.collect::<std::io::Result<Vec<DiskOptions>>>()?,
+        card: args.tcp.map(|port| {
+            vec![Forward {
+                host: ([127, 0, 0, 1], port).into(),
+                guest: args.guest_port,
+            }]
+        }),
+        vsock: args.vsock_uds.clone().map(|path| VsockOptions {
+            cid: VSOCK_CID,
+            path,
+        }),
+        firmware: args
+            .firmware_config
+            .then(|| FirmwareConfig::new(args.cpus as u16, &layout.ram())),
+    };
+    let shared = Arc::new(memory.shared().clone());
+    Board::new(options, shared, interrupts, Box::new(stdout()), host)
+}
 
-impl Bus for SerialOnly {
-    fn io(&self, port: u16, _size: u8, write: Option<u32>) -> u32 {
-        match (port, write) {
-            (0x3f8 | 0x402, Some(value)) => {
-                let mut console = stdout().lock();
-                // A console that is gone loses its bytes.
-                let _ = console.write_all(&[value as u8]);
-                let _ = console.flush();
-                0
-            }
-            (0x402, None) => 0xe9,
-            (0x3fd, None) => 0x60,
-            _ => u32::MAX,
+/// Ends the TD when someone asks this program to end.
+fn stop_on_signals(machine: &Machine) -> Result<(), Failure> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
+        .map_err(|error| Failure::new(format!("cannot watch signals: {error}")))?;
+    let td = machine.td().clone();
+    thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            td.finish(End::Stopped);
+        }
+    });
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path)
+        .map_err(|error| Failure::usage(format!("cannot read {}: {error}", path.display())))
+}
+
+fn trace(path: Option<&Path>) -> Result<Option<Sink>, Failure> {
+    let Some(path) = path else {
+        return Ok(None);
+    };
+    if path.as_os_str() == "-" {
+        return Ok(Some(Box::new(stderr())));
+    }
+    let file = std::fs::File::create(path)
+        .map_err(|error| Failure::usage(format!("cannot write {}: {error}", path.display())))?;
+    Ok(Some(Box::new(BufWriter::new(file))))
+}
+
+fn symbols(paths: &[PathBuf]) -> Result<Symbols, Failure> {
+    let mut symbols = Symbols::default();
+    for path in paths {
+        if !symbols.add(&read(path)?) {
+            return Err(Failure::usage(format!(
+                "{} has no functions: not an ELF file, or stripped",
+                path.display()
+            )));
         }
     }
-
-    fn mmio(&self, _gpa: u64, _size: u8, _write: Option<u64>) -> u64 {
-        u64::MAX
-    }
+    Ok(symbols)
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_secs())
 }
 
-fn report(outcome: &Outcome) {
-    eprintln!("MRTD    {}", hex(&outcome.mrtd));
-    for (index, register) in outcome.rtmr.iter().enumerate() {
-        eprintln!("RTMR[{index}] {}", hex(register));
+/// What `--json` prints at the end.
+#[derive(Serialize)]
+struct Report {
+    event: &'static str,
+    end: &'static str,
+    reason: Option<String>,
+    mrtd: String,
+    rtmr: [String; 4],
+    exits: Vec<u64>,
+    huge_pages: u64,
+}
+
+fn report(args: &Args, outcome: &Outcome) {
+    let hex = |bytes: &[u8; 48]| bytes.map(|byte| format!("{byte:02x}")).concat();
+    let (end, reason) = match &outcome.end {
+        End::Stopped => ("stopped", None),
+        End::FatalError { message, .. } => ("fatal-error", Some(message.clone())),
+        End::Killed { death, .. } => (death.name(), Some(death.to_string())),
+    };
+    let report = Report {
+        event: "ended",
+        end,
+        reason,
+        mrtd: hex(&outcome.mrtd),
+        rtmr: outcome.rtmr.each_ref().map(hex),
+        exits: outcome.exits.clone(),
+        huge_pages: outcome.huge_pages,
+    };
+    if args.json {
+        eprintln!("{}", serde_json::json!(report));
+        return;
     }
-    eprintln!("exits   {:?}", outcome.exits);
+    eprintln!("emulator: MRTD    {}", report.mrtd);
+    for (index, register) in report.rtmr.iter().enumerate() {
+        eprintln!("emulator: RTMR[{index}] {register}");
+    }
+    eprintln!(
+        "emulator: exits of each vCPU {:?}; {} huge pages of this machine",
+        report.exits, report.huge_pages
+    );
 }

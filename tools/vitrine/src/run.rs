@@ -19,7 +19,7 @@ use crate::shell;
 use accelerator::Choice;
 use console::{Line, Ready};
 use guest::{Event, Guest, Source};
-use machine::GUEST_PORT;
+pub use machine::GUEST_PORT;
 pub use plan::locate_qemu;
 use plan::{Backend, Plan};
 pub use tdx::{DEFAULT_QUOTE_SERVICE, QuoteService};

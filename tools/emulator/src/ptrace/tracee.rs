@@ -3,6 +3,7 @@
 //! The tracer maps memory into it by making it execute system calls at the stub, and lets it run otherwise with `PTRACE_SYSEMU`, under which a
 //! system call instruction of the guest stops it and reaches no kernel. It dies with its tracer. Only the thread that started it may use it.
 
+use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
@@ -16,6 +17,7 @@ use nix::unistd::Pid;
 
 use super::stub;
 use crate::cpu::{Mode, Registers};
+use crate::memory::PAGE;
 use crate::paging::Run;
 
 /// Linux's selectors for ring 3 (`arch/x86/include/asm/segment.h`).
@@ -64,6 +66,41 @@ pub enum Trap {
     OutOfMemory(u64),
 }
 
+/// What a mapping can be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rights {
+    read: bool,
+    write: bool,
+    execute: bool,
+}
+
+impl Rights {
+    /// Reading, writing, executing. What can be executed only can be read all the same on processors without protection keys.
+    pub fn new(read: bool, write: bool, execute: bool) -> Self {
+        Self {
+            read,
+            write,
+            execute,
+        }
+    }
+
+    fn bits(self) -> u64 {
+        let bit = |right, bit| if right { bit } else { 0 };
+        (bit(self.read, libc::PROT_READ)
+            | bit(self.write, libc::PROT_WRITE)
+            | bit(self.execute, libc::PROT_EXEC)) as u64
+    }
+}
+
+impl fmt::Display for Rights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (right, letter) in [(self.read, "r"), (self.write, "w"), (self.execute, "x")] {
+            f.write_str(if right { letter } else { "-" })?;
+        }
+        Ok(())
+    }
+}
+
 /// See the module.
 pub struct Tracee {
     pid: Pid,
@@ -87,6 +124,7 @@ impl Tracee {
         let inherited = [private.as_raw_fd(), shared.as_raw_fd(), file.as_raw_fd()];
         let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
         command
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -149,14 +187,7 @@ impl Tracee {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn map(&mut self, run: &Run, offset: u64, writable: bool, copy: bool) -> io::Result<()> {
-        let mut rights = libc::PROT_READ;
-        if writable {
-            rights |= libc::PROT_WRITE;
-        }
-        if run.executable {
-            rights |= libc::PROT_EXEC;
-        }
+    pub fn map(&mut self, run: &Run, offset: u64, rights: Rights, copy: bool) -> io::Result<()> {
         let kind = if copy {
             libc::MAP_PRIVATE
         } else {
@@ -171,12 +202,21 @@ impl Tracee {
         let arguments = [
             run.start,
             run.length,
-            rights as u64,
+            rights.bits(),
             flags,
             fd as u64,
             offset,
         ];
         self.call(libc::SYS_mmap, arguments).map(|_| ())
+    }
+
+    /// Changes the rights of one page.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn protect(&mut self, page: u64, rights: Rights) -> io::Result<()> {
+        let arguments = [page, PAGE, rights.bits(), 0, 0, 0];
+        self.call(libc::SYS_mprotect, arguments).map(|_| ())
     }
 
     /// Unmaps a range.
@@ -200,19 +240,16 @@ impl Tracee {
         self.unmap(0, self.stub)
     }
 
-    /// Writes one byte of code, whatever the rights of its page. The page must be a private copy.
+    /// Writes one byte of code, whatever the rights of its page, which must be a private copy. Returns the byte that was there.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn patch(&mut self, address: u64, byte: u8) -> io::Result<()> {
+    pub fn patch(&mut self, address: u64, byte: u8) -> io::Result<u8> {
         let aligned = address & !7;
         let mut word = ptrace::read(self.pid, aligned as *mut _)?.to_le_bytes();
-        word[(address - aligned) as usize] = byte;
-        Ok(ptrace::write(
-            self.pid,
-            aligned as *mut _,
-            i64::from_le_bytes(word),
-        )?)
+        let old = std::mem::replace(&mut word[(address - aligned) as usize], byte);
+        ptrace::write(self.pid, aligned as *mut _, i64::from_le_bytes(word))?;
+        Ok(old)
     }
 
     /// Lets the guest's code run until something stops it, or for one instruction.
@@ -273,7 +310,15 @@ impl Tracee {
     }
 
     fn trap(&self, signal: Signal) -> io::Result<Trap> {
-        if signal == KICK {
+        // Signals from elsewhere are nothing to the guest either.
+        let exceptions = [
+            Signal::SIGSEGV,
+            Signal::SIGILL,
+            Signal::SIGTRAP,
+            Signal::SIGFPE,
+            Signal::SIGBUS,
+        ];
+        if !exceptions.contains(&signal) {
             return Ok(Trap::Kick);
         }
         let info = ptrace::getsiginfo(self.pid)?;

@@ -1,0 +1,269 @@
+//! What of the guest's address space is mapped in the tracee: a cache of translations, like a TLB.
+//!
+//! Data is mapped as large as it is contiguous. Code is searched for instructions that must be patched ([`crate::patch`]); a page with patches is
+//! a private copy that can be executed only, so that whoever reads it as data gets the guest's own bytes ([`Shadow::read_code`]). Memory that
+//! the guest may both write and execute is data until it is executed, and stays unpatched once it is written as code.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+
+use crate::cpu::Mode;
+use crate::event::Access;
+use crate::memory::{LARGE_PAGE, Memory, PAGE};
+use crate::paging::Run;
+use crate::patch;
+use crate::ptrace::{Rights, Tracee};
+use crate::trace::Trace;
+
+const GIGABYTE: u64 = 1 << 30;
+const INT3: u8 = 0xcc;
+
+/// See the module.
+pub struct Shadow<'a> {
+    pub tracee: Tracee,
+    memory: &'a Memory,
+    trace: &'a Trace,
+    vcpu: u32,
+    huge_pages: bool,
+    /// Pages of code that need attention, by linear address.
+    code: BTreeMap<u64, CodePage>,
+    /// The largest translation that was mapped.
+    largest: u64,
+}
+
+/// A page of code with patches, or one that the guest may write: where the patches are, and what was there.
+type CodePage = Vec<(u64, u8)>;
+
+impl<'a> Shadow<'a> {
+    /// Nothing is mapped.
+    pub fn new(
+        tracee: Tracee,
+        memory: &'a Memory,
+        trace: &'a Trace,
+        vcpu: u32,
+        huge_pages: bool,
+    ) -> Self {
+        Self {
+            tracee,
+            memory,
+            trace,
+            vcpu,
+            huge_pages,
+            code: BTreeMap::new(),
+            largest: PAGE,
+        }
+    }
+
+    /// Whether a breakpoint at this address is ours.
+    pub fn is_patched(&self, address: u64) -> bool {
+        self.code
+            .get(&(address & !(PAGE - 1)))
+            .is_some_and(|page| page.iter().any(|(site, _)| *site == address))
+    }
+
+    /// Whether this address lies in a page of code that can only be executed here.
+    pub fn is_execute_only(&self, address: u64) -> bool {
+        self.code
+            .get(&(address & !(PAGE - 1)))
+            .is_some_and(|page| !page.is_empty())
+    }
+
+    /// Drops everything.
+    ///
+    /// # Errors
+    /// The kernel's, as for all that follow.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.code.clear();
+        self.largest = PAGE;
+        self.tracee.clear()
+    }
+
+    /// Drops the translation of one address, of whatever size.
+    pub fn flush_page(&mut self, address: u64) -> io::Result<()> {
+        let size = if self.largest > LARGE_PAGE {
+            GIGABYTE
+        } else {
+            LARGE_PAGE
+        };
+        let start = address & !(size - 1);
+        self.forget(start..start + size);
+        self.tracee.unmap(start, size)
+    }
+
+    /// Maps a run around `address` for an access in `mode`, or the part of it that has one set of rights here.
+    pub fn map(&mut self, run: Run, address: u64, access: Access, mode: Mode) -> io::Result<()> {
+        self.largest = self.largest.max(run.leaf);
+        let page = address & !(PAGE - 1);
+        if !run.executable {
+            return self.map_data(run);
+        }
+        if !run.writable {
+            return self.map_code(clip(run, LARGE_PAGE, address), mode);
+        }
+        match (access, self.code.get(&page)) {
+            (Access::Execute, _) => self.map_code(clip(run, PAGE, address), mode),
+            (_, Some(_)) => {
+                let rights = Rights::new(true, true, true);
+                self.map_part(clip(run, PAGE, address), rights, false)?;
+                self.code.insert(page, CodePage::new());
+                Ok(())
+            }
+            (_, None) => self.map_data(self.without_code(run, page)),
+        }
+    }
+
+    fn map_data(&mut self, run: Run) -> io::Result<()> {
+        let large = run.leaf >= LARGE_PAGE && run.writable && !run.shared;
+        if self.huge_pages && large {
+            self.memory.use_huge_pages(run.gpa, run.length);
+        }
+        self.map_part(run, Rights::new(true, run.writable, false), false)
+    }
+
+    /// Maps code, and pages with patches as copies over it.
+    fn map_code(&mut self, run: Run, mode: Mode) -> io::Result<()> {
+        let mut pages: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+        for site in self.sites(&run, mode) {
+            pages.entry(site & !(PAGE - 1)).or_default().push(site);
+        }
+        if pages.len() as u64 * PAGE < run.length {
+            self.map_part(run, Rights::new(true, run.writable, true), false)?;
+        }
+        if run.writable {
+            self.code.insert(run.start, CodePage::new());
+        }
+        for (page, sites) in pages {
+            let one = clip(run, PAGE, page);
+            self.map_part(one, Rights::new(false, false, true), true)?;
+            self.trace.line(self.vcpu, format_args!("patch {sites:x?}"));
+            let sites = sites
+                .into_iter()
+                .map(|site| Ok((site, self.tracee.patch(site, INT3)?)))
+                .collect::<io::Result<_>>()?;
+            self.code.insert(page, sites);
+        }
+        Ok(())
+    }
+
+    /// Lets the next instruction read `range` of a page that can only be executed: patches within are taken out, because what is read is data.
+    /// `true` if the page must be closed again with [`Shadow::close`] after that instruction.
+    pub fn read_code(&mut self, address: u64, range: Range<u64>) -> io::Result<bool> {
+        let page = address & !(PAGE - 1);
+        let Some(code) = self.code.get_mut(&page) else {
+            return Ok(false);
+        };
+        let (data, kept): (CodePage, CodePage) = std::mem::take(code)
+            .into_iter()
+            .partition(|(site, _)| range.contains(site));
+        let close = !kept.is_empty();
+        *code = kept;
+        for (site, byte) in data {
+            self.trace
+                .line(self.vcpu, format_args!("{site:#x} is data: no patch"));
+            self.tracee.patch(site, byte)?;
+        }
+        self.tracee.protect(page, Rights::new(true, false, true))?;
+        Ok(close)
+    }
+
+    /// Makes a page execute-only again.
+    pub fn close(&mut self, address: u64) -> io::Result<()> {
+        let page = address & !(PAGE - 1);
+        self.tracee.protect(page, Rights::new(false, false, true))
+    }
+
+    fn map_part(&mut self, run: Run, rights: Rights, copy: bool) -> io::Result<()> {
+        self.trace.line(
+            self.vcpu,
+            format_args!(
+                "map {:#x} +{:#x} -> {} {:#x} {rights}",
+                run.start,
+                run.length,
+                if run.shared { "shared" } else { "private" },
+                run.gpa,
+            ),
+        );
+        self.forget(run.start..run.start + run.length);
+        let offset = self
+            .memory
+            .layout()
+            .offset(run.gpa)
+            .expect("a run is memory");
+        self.tracee.map(&run, offset, rights, copy)
+    }
+
+    /// Forgets what is known of a range that is about to be mapped anew or not at all.
+    fn forget(&mut self, range: Range<u64>) {
+        let pages: Vec<u64> = self.code.range(range).map(|(page, _)| *page).collect();
+        for page in pages {
+            self.code.remove(&page);
+        }
+    }
+
+    fn sites(&self, run: &Run, mode: Mode) -> Vec<u64> {
+        let lead = patch::LEAD.min((run.gpa % LARGE_PAGE) as usize);
+        let mut code = vec![0; lead + run.length as usize];
+        let start = run.gpa - lead as u64;
+        if self.memory.read_any(start, run.shared, &mut code).is_err() {
+            return Vec::new();
+        }
+        let cpuid = !self.tracee.cpuid_faults();
+        patch::sites(mode, run.start - lead as u64, &code, lead, cpuid)
+    }
+
+    /// The part of a run around `page` in which no page is mapped as code.
+    fn without_code(&self, run: Run, page: u64) -> Run {
+        let below = self.code.range(..page).next_back();
+        let above = self.code.range(page + 1..).next();
+        let start = below.map_or(run.start, |(code, _)| run.start.max(code + PAGE));
+        let end = run.start + run.length;
+        let end = above.map_or(end, |(code, _)| end.min(*code));
+        part(run, start, end)
+    }
+}
+
+/// The part of a run within the aligned block of `size` bytes around `address`.
+fn clip(run: Run, size: u64, address: u64) -> Run {
+    let block = address & !(size - 1);
+    let end = (run.start + run.length).min(block + size);
+    part(run, run.start.max(block), end)
+}
+
+fn part(run: Run, start: u64, end: u64) -> Run {
+    Run {
+        start,
+        length: end - start,
+        gpa: run.gpa + (start - run.start),
+        ..run
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_clipped_to_blocks() {
+        let run = Run {
+            start: 0x1000,
+            length: 0x40_0000,
+            gpa: 0x10_1000,
+            shared: false,
+            writable: true,
+            executable: true,
+            leaf: PAGE,
+        };
+        let table = [
+            (PAGE, 0x3456, 0x3000, 0x1000),
+            (LARGE_PAGE, 0x3456, 0x1000, 0x1f_f000),
+            (LARGE_PAGE, 0x40_0123, 0x40_0000, 0x1000),
+            (GIGABYTE, 0x3456, 0x1000, 0x40_0000),
+        ];
+        for (size, address, start, length) in table {
+            let part = clip(run, size, address);
+            assert_eq!((part.start, part.length), (start, length));
+            assert_eq!(part.gpa - part.start, run.gpa - run.start);
+        }
+    }
+}
