@@ -9,8 +9,7 @@ use std::path::PathBuf;
 
 use crate::failure::Failure;
 use crate::run::{DEFAULT_QUOTE_SERVICE, QuoteService};
-use backend::Subject;
-pub use backend::{Finding, examine};
+pub use backend::{Finding, Subject, examine};
 use check::State;
 pub use machine::Machine;
 

@@ -13,6 +13,8 @@ pub enum Code {
     PlatformUntrusted = 20,
     /// Something is not what it should be: a register, a manifest.
     EvidenceMismatch = 21,
+    /// The evidence is genuine and not what is accepted.
+    PolicyUnsatisfied = 22,
     /// The server shows no evidence of a trust domain.
     NoEvidence = 23,
     /// No connection, or one that broke.

@@ -9,6 +9,7 @@ mod emulator;
 mod eval;
 mod failure;
 mod generate;
+mod hardware_report;
 mod health;
 mod host;
 mod measure;
@@ -55,6 +56,7 @@ struct Cli {
 enum Command {
     Run(run::Args),
     Doctor(doctor::Args),
+    HardwareReport(hardware_report::Args),
     Emulator(emulator::Args),
     Chat(chat::Args),
     Health(health::Args),
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
     let outcome: Result<(), Failure> = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::HardwareReport(args) => hardware_report::run(&args),
         Command::Emulator(args) => emulator::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Health(args) => health::run(&args),

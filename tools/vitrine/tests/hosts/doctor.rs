@@ -1,51 +1,11 @@
 //! `vitrine doctor` on machines made of files, with QEMUs made of scripts.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use crate::support::{place, program, quote_service};
+use crate::support::{READY, good_machine, qemu, quote_service, write};
 use serde_json::Value;
-
-const CPU: &str =
-    "flags\t\t: fpu avx2 fma f16c avx512f avx512bw avx512cd avx512dq avx512vl avx512_vnni\n";
-
-/// A machine on which everything is as it should be.
-fn good_machine(name: &str) -> PathBuf {
-    let root = place(name);
-    for (path, content) in [
-        ("proc/sys/kernel/osrelease", "6.16.3-generic\n"),
-        ("proc/cpuinfo", CPU),
-        ("sys/module/kvm_intel/parameters/tdx", "Y\n"),
-        (
-            "sys/kernel/mm/transparent_hugepage/shmem_enabled",
-            "always within_size [advise] never deny force\n",
-        ),
-        ("dev/kvm", ""),
-        ("dev/vhost-vsock", ""),
-    ] {
-        write(&root, path, content);
-    }
-    qemu(&root, "10.1.0", "tdx-guest");
-    root
-}
-
-fn write(root: &Path, path: &str, content: &str) {
-    let path = root.join(path);
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, content).unwrap();
-}
-
-/// A QEMU of this version that offers this object.
-fn qemu(root: &Path, version: &str, object: &str) {
-    program(
-        &root.join("qemu"),
-        &format!(
-            "case \"$1\" in\n--version) echo 'QEMU emulator version {version} (Debian)';;\n\
-             -object) printf 'List of user creatable objects:\\n  secret\\n  {object}\\n';;\nesac"
-        ),
-    );
-}
 
 /// The doctor's exit code, findings and words.
 fn doctor(root: &Path, more: &[&str]) -> (i32, Value, String) {
@@ -133,7 +93,7 @@ fn each_thing_missing_is_found_and_has_a_remedy() {
         ),
         (
             "qemu",
-            |root| qemu(root, "9.2.4", "tdx-guest"),
+            |root| drop(qemu(root, "9.2.4", "tdx-guest", READY)),
             "bad",
             "10.1",
         ),
@@ -145,7 +105,7 @@ fn each_thing_missing_is_found_and_has_a_remedy() {
         ),
         (
             "tdx-guest",
-            |root| qemu(root, "10.2.1", "sev-guest"),
+            |root| drop(qemu(root, "10.2.1", "sev-guest", READY)),
             "bad",
             "-object help",
         ),

@@ -2,5 +2,6 @@
 //! service that speaks Intel's protocol under a test root.
 
 mod doctor;
+mod report;
 mod run;
 mod support;
