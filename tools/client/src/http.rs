@@ -63,6 +63,11 @@ impl<S: Read + Write> Connection<S> {
         }
     }
 
+    /// The stream below.
+    pub fn stream(&self) -> &S {
+        self.stream.get_ref()
+    }
+
     /// Sends a request; a body is JSON. `path` is graphic ASCII, `host` comes from a parsed address.
     pub fn send(
         &mut self,

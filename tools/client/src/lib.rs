@@ -43,5 +43,5 @@ pub use api::{
 };
 pub use client::{ChatStream, Client};
 pub use error::Error;
-pub use session::{Connector, Options, Request, Response, Session};
+pub use session::{Connector, Interrupter, Options, Request, Response, Session};
 pub use tls::Trust;

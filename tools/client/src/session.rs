@@ -123,6 +123,15 @@ pub struct Session {
 }
 
 impl Session {
+    /// A handle to end this session from another thread.
+    ///
+    /// # Errors
+    /// The system has no more handles.
+    pub fn interrupter(&self) -> Result<Interrupter, Error> {
+        let stream = self.connection.stream();
+        stream.sock.try_clone().map(Interrupter).map_err(Error::Io)
+    }
+
     /// Sends a request and reads the head of the answer. On a connection that was used before, [`Error::Closed`] and
     /// [`Error::Io`] may only mean that the server closed it meanwhile and has not seen the request.
     ///
@@ -139,6 +148,16 @@ impl Session {
             session: self,
             head,
         })
+    }
+}
+
+/// Ends a session from another thread.
+pub struct Interrupter(Transport);
+
+impl Interrupter {
+    /// Closes the connection. Whatever the session's thread waits for ends with an error.
+    pub fn interrupt(&self) {
+        self.0.shut_down();
     }
 }
 

@@ -4,7 +4,7 @@
 
 use core::time::Duration;
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 
 use vsock::VsockStream;
@@ -38,6 +38,25 @@ impl Transport {
         };
         transport.set_timeout(timeout)?;
         Ok(transport)
+    }
+
+    /// Another handle to the same connection.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(stream) => Self::Tcp(stream.try_clone()?),
+            Self::Unix(stream) => Self::Unix(stream.try_clone()?),
+            Self::Vsock(stream) => Self::Vsock(stream.try_clone()?),
+        })
+    }
+
+    /// Ends the connection: whoever waits for it, waits no longer.
+    pub(crate) fn shut_down(&self) {
+        // One that is not open any more is what was wanted.
+        let _ = match self {
+            Self::Tcp(stream) => stream.shutdown(Shutdown::Both),
+            Self::Unix(stream) => stream.shutdown(Shutdown::Both),
+            Self::Vsock(stream) => stream.shutdown(Shutdown::Both),
+        };
     }
 
     /// Bounds every later read and write.
