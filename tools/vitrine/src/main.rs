@@ -13,6 +13,7 @@ mod hardware_report;
 mod health;
 mod host;
 mod measure;
+mod proxy;
 mod run;
 mod sampling;
 mod shell;
@@ -59,6 +60,7 @@ enum Command {
     HardwareReport(hardware_report::Args),
     Emulator(emulator::Args),
     Chat(chat::Args),
+    Proxy(proxy::Args),
     Health(health::Args),
     Generate(generate::Args),
     Tokenize(tokenize::Args),
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
         Command::HardwareReport(args) => hardware_report::run(&args),
         Command::Emulator(args) => emulator::run(&args),
         Command::Chat(args) => chat::run(&args),
+        Command::Proxy(args) => proxy::run(&args),
         Command::Health(args) => health::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),

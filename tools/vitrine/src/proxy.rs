@@ -1,0 +1,119 @@
+//! `vitrine proxy`: an OpenAI-compatible endpoint on this machine, for programs that know nothing of attestation.
+
+use core::time::Duration;
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Mutex, PoisonError};
+
+use client::{Address, Connector, Options, Trust};
+use proxy::{Dialed, Dialer, Limits, Pool, Refusal, Shown, WeakerMode};
+
+use crate::failure::Failure;
+use crate::terminal;
+
+/// Pass on what OpenAI clients ask, to verified servers only
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Every connection to a server is verified before anything of a prompt goes over it, and again when its certificate changes or it \
+is too old. A server that fails is skipped until it passes. What each one showed is at /vitrine/status, and for a person at /.
+
+Answers carry the header Vitrine-Upstream, and Vitrine-Weaker-Mode while --insecure-no-tee or --test-root is in force.
+
+Examples:
+  vitrine proxy --to tcp://one.example:8443 tcp://two.example:8443
+  vitrine proxy --to tcp://127.0.0.1:8443 --insecure-no-tee --listen 127.0.0.1:9000
+  OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_API_KEY=none python3 program.py")]
+pub struct Args {
+    /// The servers: tcp://HOST:PORT, vsock://CID:PORT or unix:PATH#PORT (one or more, repeatable)
+    #[arg(long, value_name = "ADDRESS", required = true, num_args = 1..)]
+    to: Vec<Address>,
+    /// Where to listen. What is asked here travels in the clear: keep it on this machine
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Verify a connection anew after this time
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
+    max_age: u32,
+    /// Accept servers that are not in a trust domain: whoever runs them reads everything (development only)
+    #[arg(long)]
+    insecure_no_tee: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let listener = TcpListener::bind(args.listen)
+        .map_err(|error| Failure::new(format!("cannot listen at {}: {error}", args.listen)))?;
+    let listening = listener.local_addr().map_err(Failure::new)?;
+    if !listening.ip().is_loopback() {
+        eprintln!(
+            "warning: --listen {}: prompts and answers travel in the clear to whoever asks here",
+            args.listen
+        );
+    }
+    let dialer = Judge::new(args)?;
+    let limits = Limits {
+        max_age: Duration::from_secs(args.max_age.into()),
+        ..Limits::default()
+    };
+    let pool = Pool::new(Box::new(dialer), &args.to, limits);
+    println!(
+        "listening at http://{listening}; programs use http://{listening}/v1, people http://{listening}/"
+    );
+    match proxy::serve(pool, listener) {
+        Ok(never) => match never {},
+        Err(error) => Err(Failure::new(format!("the proxy stopped: {error}"))),
+    }
+}
+
+/// Opens connections, and says on stderr when a server begins to pass or to fail.
+struct Judge {
+    connector: Connector,
+    weaker_modes: Vec<WeakerMode>,
+    /// What was last said of each server.
+    said: Mutex<HashMap<String, String>>,
+}
+
+impl Judge {
+    fn new(args: &Args) -> Result<Self, Failure> {
+        let (trust, weaker_modes) = match args.insecure_no_tee {
+            true => (Trust::InsecureNoTee, vec![WeakerMode::InsecureNoTee]),
+            false => (Trust::Evidence, Vec::new()),
+        };
+        if args.insecure_no_tee {
+            eprintln!(
+                "warning: --insecure-no-tee: nothing shows who or what answers at these addresses; they can read everything sent to them"
+            );
+        }
+        Ok(Self {
+            connector: Connector::new(Options::new(trust))?,
+            weaker_modes,
+            said: Mutex::default(),
+        })
+    }
+
+    fn say(&self, address: &Address, words: String) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let address = address.to_string();
+        if said.get(&address) != Some(&words) {
+            eprintln!("{address}: {}", terminal::printable(&words));
+            said.insert(address, words);
+        }
+    }
+}
+
+impl Dialer for Judge {
+    fn dial(&self, address: &Address) -> Result<Dialed, Refusal> {
+        let dialed = self.connector.connect(address).map_err(Refusal::Connection);
+        match &dialed {
+            Ok(_) => self.say(address, "accepted".to_owned()),
+            Err(refusal) => self.say(address, refusal.to_string()),
+        }
+        Ok(Dialed {
+            session: dialed?,
+            shown: Shown::default(),
+        })
+    }
+
+    fn weaker_modes(&self) -> &[WeakerMode] {
+        &self.weaker_modes
+    }
+}
