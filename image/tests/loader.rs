@@ -4,13 +4,14 @@
 
 use loader::e820::{self, ENTRY, MAX_ENTRIES};
 use loader::elf::{self, Executable, Segment};
-use loader::handoff::Span;
+use loader::handoff::{Mode, Span};
 use loader::header::{self, Header};
 use loader::layout;
 use loader::memory::{self, Use};
 use loader::paging::{Access, PageTables, Table};
 use loader::plan::plan;
 use proptest::prelude::*;
+use tdx::address::AddressWidth;
 
 const GIB: u64 = 1 << 30;
 
@@ -99,15 +100,20 @@ proptest! {
 
     /// All RAM is accounted for, what is free and nothing else of it is writable memory of the guest's, and no address is mapped twice.
     #[test]
-    fn any_usable_memory_map_leads_to_a_sound_plan(map in memory_map(), gigabyte_leaves: bool) {
+    fn any_usable_memory_map_leads_to_a_sound_plan(map in memory_map(), gigabyte_leaves: bool, trust_domain: bool) {
+        let (mode, width) = match trust_domain {
+            true => (Mode::TrustDomain, Some(AddressWidth::Bits48)),
+            false => (Mode::Plain, None),
+        };
+
         let ram = e820::parse(&encode(&map)).expect("ranges that do not touch");
-        let Ok(memory) = memory::partition(&ram, &memory::reservations(guest().span())) else { return Ok(()) };
+        let Ok(memory) = memory::partition(&ram, &memory::reservations(guest().span(), mode)) else { return Ok(()) };
         prop_assert!(memory.windows(2).all(|pair| pair[0].span.end() <= pair[1].span.start));
         let bytes = |spans: &mut dyn Iterator<Item = Span>| spans.map(|span| span.length).sum::<u64>();
         prop_assert_eq!(bytes(&mut memory.iter().map(|range| range.span)), bytes(&mut ram.iter().copied()));
 
         let image = Span::between(layout::IMAGE_END - (2 << 20), layout::IMAGE_END);
-        let plan = plan(&memory, &guest(), image, layout::DATA_COPY);
+        let plan = plan(&memory, &guest(), image, width);
         let mut pool = vec![Table::EMPTY; (layout::TABLES_SIZE / layout::PAGE) as usize];
         let mut tables = PageTables::new(&mut pool, layout::TABLES, gigabyte_leaves).expect("a root");
         for mapping in &plan {
@@ -116,10 +122,10 @@ proptest! {
         for range in &memory {
             let over: Vec<_> = plan.iter().filter(|mapping| mapping.memory.overlaps(&range.span)).collect();
             match range.usage {
-                Use::Free | Use::Stack | Use::Tables => prop_assert!(over.iter().all(|mapping| mapping.access == Access::ReadWrite)),
+                Use::Free | Use::Unaccepted | Use::Stack | Use::Tables => prop_assert!(over.iter().all(|mapping| mapping.access == Access::ReadWrite)),
                 Use::Trampoline => prop_assert!(over.iter().all(|mapping| mapping.access == Access::ReadExecute)),
                 Use::Guest => prop_assert_eq!(over.len(), 3),
-                Use::Loader | Use::TdHob | Use::Unmapped => prop_assert!(over.is_empty()),
+                Use::Loader | Use::Shared | Use::TdHob | Use::Unmapped => prop_assert!(over.is_empty()),
             }
         }
     }
