@@ -18,7 +18,7 @@ use crate::interrupt;
 use crate::process::Process;
 
 /// Where the guest listens unless its configuration says otherwise.
-const GUEST_PORT: u16 = 8443;
+pub const GUEST_PORT: u16 = 8443;
 /// How often a wait looks at what the guest wrote.
 const POLL: Duration = Duration::from_millis(50);
 /// For a connection and each step of its handshake; TCG computes slowly.

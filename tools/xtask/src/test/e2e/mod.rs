@@ -5,6 +5,7 @@
 
 mod answers;
 mod failures;
+mod hostile;
 mod http;
 mod tls;
 
@@ -168,7 +169,9 @@ const SCENARIOS: &[Scenario] = &[
 
 /// Runs the tests.
 pub fn run(suite: &mut Suite, workspace: &Workspace) {
-    let wanted = SCENARIOS.iter().any(|scenario| scenario.wanted(suite)) | failures::wanted(suite);
+    let wanted = SCENARIOS.iter().any(|scenario| scenario.wanted(suite))
+        | failures::wanted(suite)
+        | hostile::wanted(suite);
     if !wanted {
         return;
     }
@@ -180,6 +183,7 @@ pub fn run(suite: &mut Suite, workspace: &Workspace) {
         scenario.run(suite, &world);
     }
     failures::run(suite, &world);
+    hostile::run(suite, &world);
 }
 
 impl World {
