@@ -132,6 +132,12 @@ impl Session {
         stream.sock.try_clone().map(Interrupter).map_err(Error::Io)
     }
 
+    /// The server's certificate in DER. The handshake showed that the server holds its key.
+    pub fn certificate(&self) -> Option<&[u8]> {
+        let certificates = self.connection.stream().conn.peer_certificates()?;
+        certificates.first().map(|certificate| certificate.as_ref())
+    }
+
     /// Sends a request and reads the head of the answer. On a connection that was used before, [`Error::Closed`] and
     /// [`Error::Io`] may only mean that the server closed it meanwhile and has not seen the request.
     ///

@@ -13,6 +13,23 @@ use crate::code::Code;
 /// The longest certificate; TLS allows no longer message.
 pub const MAX_CERTIFICATE: usize = 64 << 10;
 
+/// A certificate file's DER, whether the file is DER or PEM.
+///
+/// # Errors
+/// [`Code::CertificateTooLarge`] or [`Code::CertificateMalformed`].
+pub fn certificate_der(file: &[u8]) -> Result<Vec<u8>, Code> {
+    if file.len() > 2 * MAX_CERTIFICATE {
+        return Err(Code::CertificateTooLarge);
+    }
+    if !file.starts_with(b"-----BEGIN") {
+        return Ok(file.to_vec());
+    }
+    match x509_cert::der::pem::decode_vec(file) {
+        Ok(("CERTIFICATE", der)) => Ok(der),
+        _ => Err(Code::CertificateMalformed),
+    }
+}
+
 const EVIDENCE: ObjectIdentifier = ObjectIdentifier::new_unwrap(EXTENSION_ID);
 /// Evidence as other systems carry it: Gramine before 1.8, dstack, IETF CMW, Constellation and Contrast (`1.3.9900`, `1.3.9901`).
 const FOREIGN: [&str; 5] = [

@@ -68,21 +68,16 @@ pub(crate) fn verify(
 }
 
 /// Whether the library refuses for something that it looks at only after every signature has been verified, and that policy decides here:
-/// the TCB level's revocation, the TDX module's signer and attributes, and attributes of the domain.
+/// the TCB level's revocation, and attributes of the domain.
 fn refused_by_attributes(cause: &str) -> bool {
-    const WHOLE: [&str; 5] = [
+    const WORDS: [&str; 5] = [
         "TCB status is invalid: Revoked",
         "Reserved bits in TD attributes are set",
         "TD migration is enabled",
         "SERVTD_EXT is enabled",
         "SEPT_VE_DISABLE is not enabled",
     ];
-    const BEGINNING: [&str; 3] = [
-        "TDX module MRSIGNER mismatch: ",
-        "TDX module SEAMATTRIBUTES mismatch at byte ",
-        "TDX module SEAMATTRIBUTES has bits set outside mask at byte ",
-    ];
-    WHOLE.contains(&cause) || BEGINNING.iter().any(|words| cause.starts_with(words))
+    WORDS.contains(&cause)
 }
 
 /// Words of the library, whole or in part, and the step they come from. The first that occurs counts.
@@ -93,12 +88,14 @@ const STEPS: &[(&str, Code)] = &[
     ),
     ("Failed to parse root CA CRL", Code::CrlInvalid),
     ("Failed to parse PCK CRL", Code::CrlInvalid),
+    ("InvalidCrlSignatureForPublicKey", Code::CrlInvalid),
     ("CrlExpired", Code::CrlExpired),
     ("UnknownRevocationStatus", Code::RevocationUnknown),
     ("CertRevoked", Code::CertificateRevoked),
     ("CertExpired", Code::ChainCertificateExpired),
     ("CertNotValidYet", Code::ChainCertificateExpired),
     ("UnknownIssuer", Code::UntrustedRoot),
+    ("InvalidSignatureForPublicKey", Code::UntrustedRoot),
     ("TCBInfo expired", Code::CollateralExpired),
     ("QE Identity expired", Code::CollateralExpired),
     ("issue date is in the future", Code::CollateralNotYetValid),
@@ -125,6 +122,8 @@ const STEPS: &[(&str, Code)] = &[
         "is below minimum required from TDX module TCB levels",
         Code::TcbLevelUnmatched,
     ),
+    ("TDX module MRSIGNER mismatch", Code::ModuleMismatch),
+    ("TDX module SEAMATTRIBUTES", Code::ModuleMismatch),
     ("QE MRSIGNER mismatch", Code::QeMismatch),
     ("QE report validation failed", Code::QeMismatch),
     ("QE ISVPRODID mismatch", Code::QeMismatch),

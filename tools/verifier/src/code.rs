@@ -70,13 +70,13 @@ codes! {
     CollateralTooLarge = "collateral-too-large", Platform;
     /// Not collateral in the JSON form expected, or documents in it that cannot be read (C25).
     CollateralMalformed = "collateral-malformed", Platform;
-    /// A revocation list is missing or cannot be read (C14).
+    /// A revocation list is missing, cannot be read, or is not signed by the authority it is of (C14).
     CrlInvalid = "crl-invalid", Platform;
 
     // The chain.
-    /// A chain of certificates does not lead to the trust anchor (C11, C12, C28).
+    /// A chain of certificates is not one (C11), or something in it is not as it must be (C8, C24).
     ChainInvalid = "chain-invalid", Platform;
-    /// A revocation list is not signed by the trust anchor, or by none of the chain (C12, C14).
+    /// Chain or revocation list do not lead to the trust anchor (C12, C14, C28).
     UntrustedRoot = "untrusted-root", Platform;
     /// A certificate of the chain is expired or not yet valid (C19).
     ChainCertificateExpired = "chain-certificate-expired", Platform;
@@ -106,6 +106,8 @@ codes! {
     AttestationKey = "attestation-key", Platform;
     /// The quoting enclave is not the one Intel describes.
     QeMismatch = "qe-mismatch", Platform;
+    /// The TDX module is not the one Intel describes (P8).
+    ModuleMismatch = "module-mismatch", Platform;
     /// The quote is not signed by the attestation key (C1, C3).
     QuoteSignature = "quote-signature", Platform;
     /// Intel lists no TCB level for such a platform (C22).
@@ -176,9 +178,9 @@ codes! {
     EvaluationTooOld = "evaluation-too-old", Policy;
     /// Collateral issued earlier than accepted (C21).
     IssueDateTooOld = "issue-date-too-old", Policy;
-    /// The TDX module is not signed by Intel (P8).
+    /// The TDX module is signed by another than Intel, and Intel knows it (P8).
     ModuleSigner = "module-signer", Policy;
-    /// The TDX module is not a production one (P8).
+    /// The TDX module is not a production one, and Intel knows it (P8).
     ModuleAttributes = "module-attributes", Policy;
     /// The TDX module is not among the accepted ones (P8).
     ModuleNotAllowed = "module-not-allowed", Policy;

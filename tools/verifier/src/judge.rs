@@ -170,6 +170,15 @@ fn program(
             hex(&found),
         );
     }
+    // A host that announces a configuration announces the one that was measured.
+    let announced = report.mr_config_id;
+    table.check(
+        announced == ZERO || extend(&UNEXTENDED, &announced) == registers.rtmr[2],
+        Code::UnexpectedRegister,
+        "MRCONFIGID",
+        "zero, or the configuration's digest",
+        hex(&announced),
+    );
     for (name, condition, bits) in [
         ("ATTRIBUTES", manifest.attributes, report.td_attributes),
         ("XFAM", manifest.xfam, report.xfam),

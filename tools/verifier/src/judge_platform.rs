@@ -6,7 +6,6 @@ use crate::code::Code;
 use crate::date;
 use crate::platform::Platform;
 use crate::policy::Policy;
-use crate::policy_file::parse_hex;
 use crate::report::{Table, hex};
 
 /// Judges a platform.
@@ -140,25 +139,19 @@ fn at_least(svns: &[u8; 16]) -> String {
 
 fn module(table: &mut Table, policy: &Policy, platform: &Platform) {
     let report = &platform.report;
-    let expected = &platform.module;
+    // The chain holds only for modules that Intel describes. Of those, production modules have zeros here.
     table.check(
-        parse_hex(&expected.signer) == Some(report.mr_signer_seam),
+        report.mr_signer_seam == [0; 48],
         Code::ModuleSigner,
         "TDX module signer",
-        &expected.signer,
+        "zero (Intel)",
         hex(&report.mr_signer_seam),
     );
-    let zipped = parse_hex::<8>(&expected.attributes).zip(parse_hex::<8>(&expected.mask));
-    let allowed = zipped.is_some_and(|(attributes, mask)| {
-        let bits = u64::from_le_bytes;
-        // Bits outside the mask must be zero as well.
-        bits(report.seam_attributes) == bits(attributes) & bits(mask)
-    });
     table.check(
-        allowed,
+        report.seam_attributes == [0; 8],
         Code::ModuleAttributes,
         "TDX module attributes",
-        &expected.attributes,
+        "zero",
         hex(&report.seam_attributes),
     );
     let allow = &policy.platform.mrseam;

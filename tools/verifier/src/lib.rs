@@ -29,10 +29,11 @@ mod report;
 mod verifier;
 
 pub use anchor::TrustAnchor;
-pub use certificate::{MAX_CERTIFICATE, UntrustedCertificate};
+pub use certificate::{MAX_CERTIFICATE, UntrustedCertificate, certificate_der};
 pub use code::{Class, Code};
-pub use collateral::{Collateral, MAX_COLLATERAL};
+pub use collateral::{Collateral, MAX_COLLATERAL, Subject};
 pub use fresh::Connection;
+pub use minisign_verify::PublicKey as ManifestKey;
 pub use policy::{ManifestSource, Policy, PolicyError};
 pub use policy_file::{MAX_POLICY, parse_manifest_key, parse_model_digest, signed_manifest};
 pub use quote::{MAX_QUOTE, UntrustedQuote};

@@ -38,15 +38,6 @@ pub struct Platform {
     pub(crate) evaluation: u32,
     /// The earlier of both documents' issue dates, seconds since 1970.
     pub(crate) issued: u64,
-    /// The TDX module's signer and attributes as Intel describes them: expected signer, expected attributes, mask.
-    pub(crate) module: ModuleIdentity,
-}
-
-/// How Intel describes a TDX module.
-pub(crate) struct ModuleIdentity {
-    pub signer: String,
-    pub attributes: String,
-    pub mask: String,
 }
 
 impl Platform {
@@ -101,8 +92,6 @@ impl Platform {
 
         let date = |text: &str| date::parse(text).ok_or_else(|| malformed("a date"));
         Ok(Self {
-            module: module_identity(&tcb_info, &report.tee_tcb_svn)
-                .ok_or_else(|| malformed("the TDX module's identity"))?,
             lag: lag(documents, &levels, &launch, &pck, &tdx_svns[0]),
             tcb_date: launch.date,
             evaluation: tcb_info
@@ -217,22 +206,6 @@ fn qe_svn(quote: &UntrustedQuote) -> u16 {
     const ISVSVN: usize = 258;
     let report = quote.parsed().qe_report();
     u16::from_le_bytes([report[ISVSVN], report[ISVSVN + 1]])
-}
-
-fn module_identity(tcb_info: &TcbInfo, tdx_svns: &[u8; 16]) -> Option<ModuleIdentity> {
-    if let Some(identity) = tcb_info.tdx_module_identity(tdx_svns).ok()? {
-        return Some(ModuleIdentity {
-            signer: identity.mrsigner.clone(),
-            attributes: identity.attributes.clone(),
-            mask: identity.attributes_mask.clone(),
-        });
-    }
-    let module = tcb_info.tdx_module.as_ref()?;
-    Some(ModuleIdentity {
-        signer: module.mrsigner.clone(),
-        attributes: module.attributes.clone(),
-        mask: module.attributes_mask.clone(),
-    })
 }
 
 /// How far a platform is from the newest level: days, and the components that are behind, by the names that Intel gives them.

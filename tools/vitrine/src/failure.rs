@@ -9,9 +9,9 @@ pub enum Code {
     Failed = 1,
     /// The command line, or a file it names, is wrong.
     Usage = 2,
-    /// What should vouch for something is not signed by whom it must be.
+    /// It is not shown that a genuine platform, or whoever else must, signed something.
     PlatformUntrusted = 20,
-    /// Something is not what it should be: a register, a manifest.
+    /// Something does not belong to what was shown with it, or is not what it should be: a register, a manifest.
     EvidenceMismatch = 21,
     /// The evidence is genuine and not what is accepted.
     PolicyUnsatisfied = 22,

@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 mod chat;
+mod clock;
+mod collateral;
 mod connection;
 mod doctor;
 mod emulator;
@@ -20,6 +22,8 @@ mod shell;
 mod synthesize;
 mod terminal;
 mod tokenize;
+mod trust;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -37,15 +41,17 @@ Addresses:
   unix:PATH#PORT        the same through a Unix socket, as `vitrine run --vsock-uds` offers it
 
 Exit codes:
-  0  done              20  not signed by whom it must be      30  no connection, or it broke
-  1  failed            21  not what it should be             130  interrupted
-  2  wrong usage or    23  the server shows no evidence
-     unreadable file
+  0  done; accepted    20  platform-untrusted; not signed by whom it must be
+  1  failed            21  evidence-mismatch; not what it should be
+  2  wrong usage or    22  policy-unsatisfied
+     unreadable file   23  no evidence
+ 30  no connection, or it broke                         130  interrupted
 
 Examples:
   vitrine synthesize --out tiny.gguf
   vitrine run --image vitrine.fd --model tiny.gguf --tcp 8443
   vitrine chat --to tcp://127.0.0.1:8443 --insecure-no-tee --prompt 'Good morning.'
+  vitrine verify --to tcp://127.0.0.1:8443 --manifest vitrine.json --model-digest SHA256
   vitrine generate --model tiny.gguf --chat 'Good morning.' --seed 1"
 )]
 struct Cli {
@@ -62,6 +68,7 @@ enum Command {
     Chat(chat::Args),
     Proxy(proxy::Args),
     Health(health::Args),
+    Verify(verify::Args),
     Generate(generate::Args),
     Tokenize(tokenize::Args),
     Eval(eval::Args),
@@ -78,6 +85,7 @@ fn main() -> ExitCode {
         Command::Chat(args) => chat::run(&args),
         Command::Proxy(args) => proxy::run(&args),
         Command::Health(args) => health::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Eval(args) => eval::run(&args),

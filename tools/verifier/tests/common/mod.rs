@@ -1,6 +1,8 @@
 //! Evidence for the tests: genuine, from the vectors beside the checkout.
 #![allow(dead_code)] // Each test program uses a part.
 
+pub mod domain;
+
 use std::fs;
 use std::path::PathBuf;
 
