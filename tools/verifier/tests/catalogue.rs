@@ -390,3 +390,19 @@ fn c28_test_evidence_shown_to_a_production_client() {
     assert_eq!(report.verdict, Verdict::PlatformUntrusted);
     assert_eq!(report.findings, [Code::UntrustedRoot]);
 }
+
+/// What users read has every code, and no other.
+#[test]
+fn every_code_is_explained() {
+    let text = include_str!("../../../docs/verification.md");
+    let codes = text.split_once("## Codes").unwrap().1;
+    for code in Code::ALL {
+        assert!(codes.contains(&format!("`{code}`")), "{code}");
+    }
+    let first_cells = codes.lines().filter_map(|line| line.strip_prefix("| `"));
+    for cell in first_cells.filter_map(|line| line.split(" |").next()) {
+        for name in cell.split(", ").map(|name| name.trim_matches('`')) {
+            assert!(Code::ALL.iter().any(|code| code.name() == name), "{name}");
+        }
+    }
+}

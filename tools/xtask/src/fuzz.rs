@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: a search for model files that do harm, guided by what they reach in the engine's code.
+//! `cargo xtask fuzz`: a search for bytes that do harm, guided by what they reach in the code that reads them.
 //!
 //! libFuzzer and the instrumentation it is guided by; both work with the compiler everything here is built with.
 
@@ -19,9 +19,54 @@ const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-leve
 /// For a build from nothing, and for ending after the time is up.
 const BESIDES: Duration = Duration::from_secs(3600);
 
-/// Look for model files (GGUF) that do harm: a panic, an overflow, an allocation or a time beyond what the file justifies
+/// What is searched.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Target {
+    /// Model files
+    Gguf,
+    /// Claims of a trust domain
+    Claims,
+    /// Certificates with evidence, and answers to challenges
+    Certificate,
+    /// Policies of clients
+    Policy,
+    /// Manifests of releases
+    Manifest,
+    /// Headers of sealed models
+    Sealed,
+}
+
+impl Target {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Gguf => "gguf",
+            Self::Claims => "claims",
+            Self::Certificate => "certificate",
+            Self::Policy => "policy",
+            Self::Manifest => "manifest",
+            Self::Sealed => "sealed",
+        }
+    }
+
+    /// Where its search starts and its findings belong.
+    const fn corpus(self) -> &'static str {
+        match self {
+            Self::Gguf => "guest/engine/tests/corpus",
+            Self::Claims => "tools/verifier/tests/corpus/claims",
+            Self::Certificate => "tools/verifier/tests/corpus/certificate",
+            Self::Policy => "tools/verifier/tests/corpus/policy",
+            Self::Manifest => "tools/verifier/tests/corpus/manifest",
+            Self::Sealed => "guest/seal/tests/corpus",
+        }
+    }
+}
+
+/// Look for bytes that do harm: a panic, an overflow, an allocation or a time beyond what they justify
 #[derive(clap::Args, Debug)]
 pub struct Arguments {
+    /// What to search
+    #[arg(long, value_name = "NAME", default_value = "gguf")]
+    target: Target,
     /// How long to look
     #[arg(long, value_name = "N", default_value_t = 600)]
     seconds: u32,
@@ -32,8 +77,9 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     packages::provide(packages::BUILD)?;
     let target = workspace.target.join("fuzz");
     // What was found interesting is kept, and where the next search starts.
-    let found = target.join("gguf-corpus");
-    let findings = target.join("gguf-findings");
+    let name = arguments.target.name();
+    let found = target.join(format!("{name}-corpus"));
+    let findings = target.join(format!("{name}-findings"));
     for directory in [&found, &findings] {
         fs::create_dir_all(directory).context(format!("create {}", directory.display()))?;
     }
@@ -49,7 +95,7 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
             "--target",
             TARGET,
             "--bin",
-            "gguf",
+            name,
             "--",
         ])
         .arg(format!("-max_total_time={}", arguments.seconds))
@@ -62,12 +108,13 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
         ])
         .arg("-print_final_stats=1")
         .arg(&found)
-        .arg(workspace.root.join("guest/engine/tests/corpus"));
+        .arg(workspace.root.join(arguments.target.corpus()));
     let limit = BESIDES + Duration::from_secs(arguments.seconds.into());
     process::run(&mut cargo, limit).map_err(|failure| {
         Failure::new(format!(
-            "{failure}; a file that did harm lies in {} and belongs into guest/engine/tests/corpus",
-            workspace.show(&findings)
+            "{failure}; a file that did harm lies in {} and belongs into {}",
+            workspace.show(&findings),
+            arguments.target.corpus()
         ))
     })?;
     println!("no finding in {} s", arguments.seconds);

@@ -22,6 +22,7 @@ mod symbols;
 mod tcb;
 mod test;
 mod tools;
+mod verifier;
 mod workspace;
 
 use clap::{Parser, Subcommand};
@@ -51,6 +52,8 @@ enum Command {
     Instructions,
     /// List the files of the repository that the image depends on, as sha384sum does
     Sources,
+    /// Build a program that verifies and nothing else; print its size and its packages
+    Verifier,
     /// Format the sources of every workspace
     Fmt {
         /// Fail where they are not formatted instead
@@ -104,6 +107,7 @@ fn run(command: &Command) -> Result<()> {
             );
             Ok(())
         }
+        Command::Verifier => verifier::run(&workspace),
         Command::Fmt { check } => lint::format(&workspace, *check),
         Command::Lint => {
             packages::provide(packages::BUILD)?;

@@ -188,7 +188,7 @@ pub fn manifest() -> Manifest {
             rustc: "rustc".into(),
             cargo: "cargo".into(),
             gcc: "gcc".into(),
-            ld: "ld".into(),
+            binutils: "binutils".into(),
         },
         tcb: TcbSummary {
             crates: 1,

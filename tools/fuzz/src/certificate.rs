@@ -1,0 +1,14 @@
+//! Any bytes as a certificate with evidence, as its extension, as an answer to a challenge.
+//!
+//! What they are put through is what the verifier's own tests do with `tools/verifier/tests/corpus/certificate`, where findings belong.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+// Each target uses a part.
+#[allow(dead_code)]
+#[path = "../../../tools/verifier/tests/common/hostile.rs"]
+mod hostile;
+
+fuzz_target!(|bytes: &[u8]| hostile::certificate(bytes));
