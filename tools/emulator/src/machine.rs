@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -12,7 +13,7 @@ use crate::bus::{Bus, Interrupts};
 use crate::cpu::Cpu;
 use crate::cpuid;
 use crate::event::Death;
-use crate::hostile::Host;
+use crate::hostile::{Attack, Host, Target};
 use crate::memory::{Layout, Memory, MemoryError};
 use crate::ptrace::Tracee;
 use crate::quoting::QuotingService;
@@ -59,6 +60,9 @@ impl std::fmt::Display for MachineError {
 }
 
 impl std::error::Error for MachineError {}
+
+/// How long a hostile host lets other processors run before the first.
+const HEAD_START: Duration = Duration::from_millis(300);
 
 /// A TD that is ready to start.
 pub struct Machine {
@@ -109,7 +113,7 @@ impl Machine {
         let launch = Launch::plan(&image, &layout).map_err(MachineError::Launch)?;
         let memory = Memory::new(layout).map_err(MachineError::Memory)?;
         launch
-            .add_pages(&image, &memory)
+            .add_pages(&image, &memory, &host)
             .map_err(MachineError::Launch)?;
         let identity = Identity::new(
             quoting.platform(),
@@ -160,13 +164,33 @@ impl Machine {
         }
     }
 
+    /// Whether the host never runs a processor; it may also make one wait here.
+    fn is_withheld(&self, index: u32) -> bool {
+        let host = &self.td.host;
+        let strikes = |attack| host.is_hostile() && host.strikes(attack, Target::Launch);
+        if index == 0 && strikes(Attack::ProcessorsFirst) {
+            thread::sleep(HEAD_START);
+        }
+        index > 0 && strikes(Attack::ProcessorsWithheld)
+    }
+
+    /// What the host says of where the hand-off block is.
+    fn hob(&self) -> u64 {
+        let host = &self.td.host;
+        let lies = host.is_hostile() && host.strikes(Attack::MemoryPointer, Target::Launch);
+        if lies { host.below(1 << 47) } else { self.hob }
+    }
+
     fn run_vcpu(&self, index: u32) -> u64 {
         pin(index as usize);
+        if self.is_withheld(index) {
+            return 0;
+        }
         let memory = &self.td.memory;
         match Tracee::start(memory.file(false), memory.file(true)) {
             Ok(tracee) => {
                 let gpaw = self.td.parameters.gpaw;
-                let cpu = Cpu::reset(index, gpaw, self.hob, cpuid::signature());
+                let cpu = Cpu::reset(index, gpaw, self.hob(), cpuid::signature());
                 Vcpu::new(cpu, &self.td, tracee).run()
             }
             Err(error) => {

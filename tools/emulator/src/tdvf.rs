@@ -3,6 +3,8 @@
 use measurements::{Metadata, MetadataError, PageOrder, SectionType};
 
 use crate::hob::{self, HobError, Resource};
+use crate::hostile::Host;
+use crate::hostile::launch::hand_off_block;
 use crate::memory::{Layout, Memory, PAGE, PageState};
 
 /// Why no TD can be built of this image and this much memory.
@@ -73,7 +75,7 @@ impl Launch {
     ///
     /// # Errors
     /// [`LaunchError`] if a section is in no memory, or the hand-off block does not fit.
-    pub fn add_pages(&self, image: &[u8], memory: &Memory) -> Result<(), LaunchError> {
+    pub fn add_pages(&self, image: &[u8], memory: &Memory, host: &Host) -> Result<(), LaunchError> {
         for section in &self.metadata.sections {
             let address = section.address;
             let exists = (address..address + section.size)
@@ -89,7 +91,8 @@ impl Launch {
                 .map_err(|_| LaunchError::Section { address })?;
         }
         let (address, room) = self.hob;
-        let list = hob::list(address, room, &self.resources).map_err(LaunchError::Hob)?;
+        let mut list = hob::list(address, room, &self.resources).map_err(LaunchError::Hob)?;
+        hand_off_block(host, &mut list);
         memory
             .write(address, &list)
             .map_err(|_| LaunchError::Section { address })

@@ -13,6 +13,8 @@ pub enum Target {
     Vsock,
     /// The platform: bus, interrupts, clock.
     Platform,
+    /// The trust domain's start, its processors, and the hypercalls that no device answers.
+    Launch,
 }
 
 impl Target {
@@ -23,6 +25,7 @@ impl Target {
             Self::Card => "virtio-net",
             Self::Vsock => "virtio-vsock",
             Self::Platform => "platform",
+            Self::Launch => "launch",
         }
     }
 }
@@ -128,6 +131,38 @@ pub enum Attack {
     GhostFunctions,
     /// The clock shows nonsense.
     ClockNonsense,
+    /// The hand-off block calls memory present that has to be accepted.
+    MemoryPresent,
+    /// The hand-off block has an entry of another kind.
+    MemoryEntryKind,
+    /// The hand-off block's ranges overlap.
+    MemoryOverlaps,
+    /// The hand-off block has memory where devices and the image are.
+    MemoryOverImage,
+    /// The hand-off block has less memory than there is.
+    MemoryWithheld,
+    /// The hand-off block's list does not end where it says.
+    MemoryListEnd,
+    /// There are bytes behind the hand-off block's end.
+    MemoryListContinues,
+    /// The register that points to the hand-off block points elsewhere.
+    MemoryPointer,
+    /// The processors but the first never run.
+    ProcessorsWithheld,
+    /// The processors but the first run long before it.
+    ProcessorsFirst,
+    /// Pages are converted to shared memory one by one, each with a request to try again.
+    ConversionInPieces,
+    /// The host asks to try again, for ever.
+    ConversionStuck,
+    /// The host asks to try again, further back.
+    ConversionTurnsBack,
+    /// The host refuses to convert pages.
+    ConversionRefused,
+    /// Halting returns at once.
+    HaltReturns,
+    /// The host's CPUID gives random answers.
+    CpuidRandom,
 }
 
 /// What the guest must make of an attack.
@@ -187,6 +222,7 @@ const fn alone(row: Row) -> Row {
 
 const USED: &[&str] = &["did not own", "used index", "beyond a buffer"];
 const NO_DISK: &[&str] = &["there is no usable model disk"];
+const NOT_SHARED: &[&str] = &["does not get on with sharing memory"];
 const LEFT_OUT: &[&str] = &["left out: virtio-"];
 
 /// All attacks.
@@ -199,7 +235,7 @@ pub fn catalogue() -> &'static [Row] {
 static CATALOGUE: &[Row] = {
     use Attack as A;
     use Outcome::{Continue, Degrade, Stop};
-    use Target::{Card, Disk, Platform, Vsock};
+    use Target::{Card, Disk, Launch, Platform, Vsock};
     &[
         row("disk-used-id-out-of-range", A::UsedIdOutOfRange, Disk, 2..3, Stop(USED)),
         row("disk-used-id-inside-request", A::UsedIdInsideRequest, Disk, 2..3, Stop(USED)),
@@ -285,5 +321,21 @@ static CATALOGUE: &[Row] = {
         row("interrupts-spurious", A::InterruptSpurious, Platform, ALWAYS, Continue),
         alone(row("pci-ghost-functions", A::GhostFunctions, Platform, ALWAYS, Continue)),
         row("clock-nonsense", A::ClockNonsense, Platform, ALWAYS, Continue),
+        row("memory-present", A::MemoryPresent, Launch, ALWAYS, Stop(&["memory present that nobody asked for"])),
+        row("memory-entry-kind", A::MemoryEntryKind, Launch, ALWAYS, Stop(&["unexpected type 0x7"])),
+        row("memory-overlaps", A::MemoryOverlaps, Launch, ALWAYS, Stop(&["range out of order"])),
+        row("memory-over-image", A::MemoryOverImage, Launch, ALWAYS, Stop(&["memory where devices or the image are"])),
+        row("memory-withheld", A::MemoryWithheld, Launch, ALWAYS, Continue),
+        row("memory-list-end", A::MemoryListEnd, Launch, ALWAYS, Stop(&["does not end at"])),
+        row("memory-list-continues", A::MemoryListContinues, Launch, ALWAYS, Continue),
+        row("memory-pointer", A::MemoryPointer, Launch, ALWAYS, Continue),
+        row("processors-withheld", A::ProcessorsWithheld, Launch, ALWAYS, Continue),
+        row("processors-first", A::ProcessorsFirst, Launch, ALWAYS, Continue),
+        row("conversion-in-pieces", A::ConversionInPieces, Launch, 0..6, Continue),
+        row("conversion-stuck", A::ConversionStuck, Launch, ALWAYS, Stop(NOT_SHARED)),
+        row("conversion-turns-back", A::ConversionTurnsBack, Launch, ALWAYS, Stop(NOT_SHARED)),
+        row("conversion-refused", A::ConversionRefused, Launch, ALWAYS, Stop(&["calls an operand invalid"])),
+        row("halt-returns", A::HaltReturns, Launch, ALWAYS, Continue),
+        row("cpuid-random", A::CpuidRandom, Launch, ALWAYS, Continue),
     ]
 };

@@ -6,6 +6,7 @@
 
 mod catalogue;
 mod interrupts;
+pub mod launch;
 mod random;
 
 pub use catalogue::{Attack, Outcome, Row, Target, catalogue};
@@ -87,11 +88,12 @@ impl Host {
         let mut random = SplitMix64::new(seed);
         let (survived, stopping): (Vec<_>, Vec<_>) = catalogue()
             .iter()
+            .filter(|row| row.can_be_combined)
             .partition(|row| row.outcome == Outcome::Continue);
         let mut plan: Vec<Planned> = Vec::new();
         let mut add = |row: &'static Row, random: &mut SplitMix64| {
             let known = plan.iter().any(|planned| planned.row.name == row.name);
-            if !known && row.can_be_combined {
+            if !known {
                 let Range { start, end } = row.occasions;
                 // What goes on for ever begins where the row says: there may be no later occasion.
                 let delay = if end == u32::MAX {

@@ -3,6 +3,7 @@
 use super::{Answer, HostStatus};
 use crate::cpu::gpr::{R11, R12, R13};
 use crate::emulate::Effect;
+use crate::hostile::launch::map_gpa;
 use crate::memory::{PAGE, PageState};
 use crate::td::Td;
 
@@ -26,6 +27,15 @@ pub fn call(td: &Td, host: &mut [u64; 16]) -> Answer {
     } else {
         PageState::Pending
     };
+    let (mut length, mut again) = (length, None);
+    if let Some((position, retry)) = map_gpa(&td.host, start, length) {
+        if !retry {
+            return HostStatus::InvalidOperand.into();
+        }
+        // What is said to be done is done.
+        length = position.saturating_sub(start).min(length);
+        again = Some(position);
+    }
     let mut changed = false;
     for page in (gpa..gpa + length).step_by(PAGE as usize) {
         match td.memory.state(page) {
@@ -44,9 +54,9 @@ pub fn call(td: &Td, host: &mut [u64; 16]) -> Answer {
             }
         }
     }
-    host[R11] = 0;
+    host[R11] = again.unwrap_or(0);
     Answer {
-        status: HostStatus::Success,
+        status: again.map_or(HostStatus::Success, |_| HostStatus::Retry),
         effect: if changed {
             Effect::FlushEverywhere
         } else {

@@ -11,6 +11,7 @@ use crate::cpu::gpr::{R8, R9, R10, R11, R12, R13, R14, R15, RAX, RBX, RCX, RDI, 
 use crate::cpuid;
 use crate::emulate::Effect;
 use crate::event::Event;
+use crate::hostile::{Attack, Target};
 use crate::module::{Operand, Status};
 use crate::td::{End, HostStack, Td};
 
@@ -145,13 +146,18 @@ fn answer(cpu: &Cpu, td: &Td, host: &mut [u64; 16]) -> Result<Answer, Event> {
     if host[R10] != 0 {
         return Ok(HostStatus::Unsupported.into());
     }
+    let strikes = |attack| td.host.is_hostile() && td.host.strikes(attack, Target::Launch);
     Ok(match std::mem::take(&mut host[R11]) {
         leaf::CPUID => {
             let [eax, ebx, ecx, edx] =
                 cpuid::of_host(host[R12] as u32, host[R13] as u32).map(u64::from);
             [host[R12], host[R13], host[R14], host[R15]] = [eax, ebx, ecx, edx];
+            if strikes(Attack::CpuidRandom) {
+                host[R12..=R15].fill_with(|| td.host.below(1 << 32));
+            }
             HostStatus::Success.into()
         }
+        leaf::HLT if strikes(Attack::HaltReturns) => HostStatus::Success.into(),
         leaf::HLT => Answer {
             status: HostStatus::Success,
             effect: Effect::Halt {
