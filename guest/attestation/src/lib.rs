@@ -6,6 +6,7 @@
 //! | [`claims`]      | the claims and their CBOR (`claims.cddl` in this folder)                                    |
 //! | [`certificate`] | the certificate extension that carries a quote and the claims                             |
 //! | [`challenge`]   | fresh evidence on an established connection                                               |
+//! | [`provisioning`]| what a model's owner signs                                                               |
 //! | [`report_data`] | the 64 bytes a quote is asked for: always a hash under a domain string of ours            |
 //! | [`fingerprint`] | program, configuration, model and session key in one hash                                 |
 //! | [`events`]      | the digests that extend RTMR\[2\] and RTMR\[3\]                                            |
@@ -23,6 +24,7 @@ pub mod challenge;
 pub mod claims;
 pub mod events;
 pub mod fingerprint;
+pub mod provisioning;
 pub mod report_data;
 mod transcript;
 

@@ -11,6 +11,7 @@
 //! [limits]
 //! connections = 32           # open at a time
 //! queue = 32                 # requests waiting for the engine, before 429
+//! challenges = 32            # clients waiting for evidence, before 503
 //! request_bytes = 262144     # one request body
 //! header_bytes = 16384       # one request line with its headers
 //! answer_tokens = 1024       # answer of a chat request that does not say
@@ -26,6 +27,14 @@
 //! max_sequences = 8      # computed at a time
 //! threads = 0            # CPUs to compute on; 0 for all
 //! kv = "f16"             # precision of the KV cache: "f16" or "q8_0"
+//! version = 0            # the owner raises it with every release of the model
+//!
+//! [trust]
+//! provisioner = "…"            # Ed25519 key, 64 hexadecimal digits, that must sign for a sealed model's key; anybody's if absent
+//! minimum_cpu_svn = [0, …]     # least security versions of the sixteen components of the platform's TCB, and
+//! minimum_tdx_svn = [0, …]     # of TEE_TCB_SVN, that clients are told to demand
+//! minimum_tcb_evaluation = 0   # least tcbEvaluationDataNumber of what the platform is judged by
+//! refused_advisories = []      # Intel's security advisories that must not apply, such as "INTEL-SA-00837"
 //! ```
 //!
 //! The operator, not a client, writes this file, and may well mistype: an unknown key, a wrong type or
@@ -35,10 +44,14 @@
 
 mod canonical;
 
+mod trust;
+
 use alloc::{format, string::String};
 use core::{fmt, net::Ipv4Addr, ops::RangeInclusive, time::Duration};
 
 use serde::Deserialize;
+
+pub use trust::Trust;
 
 /// Everything the operator can set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -50,6 +63,8 @@ pub struct Config {
     pub limits: Limits,
     /// How the model is served.
     pub model: Model,
+    /// Who may bring its key, and what the platform must be.
+    pub trust: Trust,
 }
 
 /// `[listen]`: where clients connect.
@@ -90,6 +105,8 @@ pub struct Limits {
     pub connections: usize,
     /// Requests waiting for the engine.
     pub queue: usize,
+    /// Challenges waiting for a quote.
+    pub challenges: usize,
     /// One request body.
     pub request_bytes: usize,
     /// One request line with its headers.
@@ -127,6 +144,8 @@ pub struct Model {
     pub threads: usize,
     /// Precision of the KV cache.
     pub kv: KvPrecision,
+    /// The owner raises it with every release of the model; clients refuse to go back.
+    pub version: u64,
 }
 
 /// Precision of the KV cache.
@@ -157,6 +176,7 @@ impl Default for Limits {
         Self {
             connections: 32,
             queue: 32,
+            challenges: 32,
             request_bytes: 256 << 10,
             header_bytes: 16 << 10,
             answer_tokens: 1024,
@@ -177,6 +197,7 @@ impl Default for Model {
             max_sequences: 8,
             threads: 0,
             kv: KvPrecision::F16,
+            version: 0,
         }
     }
 }
@@ -228,6 +249,7 @@ impl Config {
         let limits = &self.limits;
         within("connections", limits.connections, 1..=1024)?;
         within("queue", limits.queue, 1..=1024)?;
+        within("challenges", limits.challenges, 1..=1024)?;
         within("request_bytes", limits.request_bytes, 1024..=64 << 20)?;
         within("header_bytes", limits.header_bytes, 1024..=64 << 10)?;
         within("answer_tokens", limits.answer_tokens, 1..=1 << 20)?;

@@ -7,14 +7,13 @@
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use core::time::Duration;
 
-use rustls::ServerConfig;
-
 use crate::{
     Inference, Stream,
     api::{Answer, ApiError, Reply, Service},
     config::Timeouts,
+    evidence::{Leaf, Ticket},
     http::{Exchange, HttpError, Limits, Progress, RequestReader, Stage},
-    tls::{Broken, Session},
+    tls::{Broken, Session, Settings},
 };
 
 /// Plaintext of responses above which no more is produced until the client has read some.
@@ -45,6 +44,8 @@ enum Phase<Sequence> {
         answer: Box<Answer<Sequence>>,
         exchange: Exchange,
     },
+    /// A quote is being made.
+    Attesting { ticket: Ticket, exchange: Exchange },
     /// The last response is being sent.
     Finishing,
     /// Everything is sent; waiting for the client to close.
@@ -73,14 +74,15 @@ impl<S: Stream, I: Inference> Connection<S, I> {
     /// A connection over a stream just accepted.
     pub(crate) fn new(
         stream: S,
-        tls: Arc<ServerConfig>,
+        tls: &Settings,
+        leaf: Arc<Leaf>,
         limits: Limits,
         timeouts: Timeouts,
         now: Duration,
     ) -> Result<Self, Broken> {
         Ok(Self {
             stream,
-            session: Session::new(tls)?,
+            session: Session::new(tls, leaf)?,
             reader: RequestReader::new(limits),
             limits,
             timeouts,
@@ -98,12 +100,12 @@ impl<S: Stream, I: Inference> Connection<S, I> {
         self.deadline.filter(|_| idle && self.is_flushed())
     }
 
-    /// Ends what the connection has going on in the engine. Called once, before it is dropped.
+    /// Ends what the connection has going on elsewhere. Called once, before it is dropped.
     pub(crate) fn abandon(&mut self, service: &mut Service<I>) {
-        if let (Phase::Answering { answer, .. }, Some((engine, _))) =
-            (&self.phase, &mut service.model)
-        {
-            answer.cancel(engine);
+        match (&self.phase, &mut service.model) {
+            (Phase::Answering { answer, .. }, Some((engine, _))) => answer.cancel(engine),
+            (Phase::Attesting { ticket, .. }, _) => service.attestor.forget(*ticket),
+            _ => {}
         }
     }
 
@@ -160,6 +162,10 @@ impl<S: Stream, I: Inference> Connection<S, I> {
             Phase::Reading if self.outbox.is_empty() => Ok(self.read_request(service, now)),
             Phase::Reading => Ok(false),
             Phase::Answering { .. } => self.continue_answer(service, now),
+            Phase::Attesting { ticket, exchange } => {
+                let (ticket, exchange) = (*ticket, *exchange);
+                self.await_attestation(ticket, exchange, service, now)
+            }
             Phase::Finishing => {
                 if self.outbox.is_empty() && self.session.is_flushed() {
                     self.phase = Phase::Lingering;
@@ -194,12 +200,16 @@ impl<S: Stream, I: Inference> Connection<S, I> {
                 self.watch_stage(now);
                 true
             }
-            Ok(Progress::Request(request)) => {
+            Ok(Progress::Request(mut request)) => {
                 let exchange = Exchange::for_request(&request);
-                match service.answer(&request) {
+                match service.answer(&mut request, &self.session, now) {
                     Ok(Reply::Whole(response)) => {
                         exchange.respond(&response, &mut self.outbox);
                         self.next_request(exchange, now);
+                    }
+                    Ok(Reply::Attested(ticket)) => {
+                        self.phase = Phase::Attesting { ticket, exchange };
+                        self.deadline = None;
                     }
                     Ok(Reply::Growing(answer)) => {
                         self.phase = Phase::Answering { answer, exchange };
@@ -258,6 +268,26 @@ impl<S: Stream, I: Inference> Connection<S, I> {
             return Ok(true);
         }
         Ok(self.outbox.len() > before)
+    }
+
+    /// Passes on the answer to a challenge, once it is there.
+    fn await_attestation(
+        &mut self,
+        ticket: Ticket,
+        exchange: Exchange,
+        service: &mut Service<I>,
+        now: Duration,
+    ) -> Result<bool, Broken> {
+        if self.session.was_cut_off() {
+            return Err(Broken);
+        }
+        let Some(answer) = service.take_attestation(ticket) else {
+            return Ok(false);
+        };
+        let response = answer.unwrap_or_else(|error| error.to_response());
+        exchange.respond(&response, &mut self.outbox);
+        self.next_request(exchange, now);
+        Ok(true)
     }
 
     /// After a response: waits for the next request, or ends the connection if this was the last.

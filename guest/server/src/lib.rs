@@ -1,8 +1,8 @@
 //! The network face of Vitrine: TLS 1.3, HTTP/1.1 and the OpenAI-compatible API, over any
 //! non-blocking `embedded-io` stream.
 //!
-//! What holds on entry: the composition root has a clock, a parsed [`Config`], an [`Identity`] made
-//! at this boot, and something that accepts connections. It attaches every accepted stream to a
+//! What holds on entry: the composition root has a clock, a parsed [`Config`], the [`TrustDomain`] it runs
+//! in, if any, and something that accepts connections. It attaches every accepted stream to a
 //! [`Server`] and calls [`Server::poll`] for as long as it runs; everything else happens inside.
 //!
 //! What this crate is responsible for: that nothing one client sends, or fails to send, disturbs
@@ -22,18 +22,22 @@ extern crate std;
 mod api;
 pub mod config;
 mod connection;
+mod evidence;
+mod hex;
 mod http;
-pub mod identity;
+mod identity;
 pub mod inference;
 mod provider;
 mod server;
 mod stream;
 mod tls;
+mod vault;
 
 pub use api::health::{Health, Platform};
 pub use config::{Config, ConfigError};
-pub use identity::{Identity, IdentityError};
+pub use evidence::{QuoteError, TrustDomain};
+pub use identity::IdentityError;
 pub use inference::Inference;
-pub use server::{AtCapacity, Server};
+pub use server::{AtCapacity, Server, SetupError};
 pub use stream::Stream;
 pub use tls::{TlsSetupError, WallClock};

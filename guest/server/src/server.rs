@@ -1,18 +1,21 @@
 //! The server: all connections, the engine, and the loop body that serves both.
 
-use alloc::{sync::Arc, vec::Vec};
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use core::{fmt, time::Duration};
 
+use attestation::{claims::Model, events::ModelIdentity};
 use ring::rand::SystemRandom;
-use rustls::ServerConfig;
+use seal::{Envelope, FileKey};
 
 use crate::{
-    Config, Health, Identity, Inference, Platform, Stream, WallClock,
+    Config, Health, IdentityError, Inference, Platform, Stream, TrustDomain, WallClock,
     api::Service,
     config::Timeouts,
     connection::{Connection, Outcome},
-    http, tls,
-    tls::TlsSetupError,
+    evidence::{Attestor, Statement},
+    http,
+    tls::{Settings, TlsSetupError},
+    vault::Vault,
 };
 
 /// Time between two polls that counts towards what clients are given time for. A step of the engine may take much longer, and
@@ -24,10 +27,11 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// Nothing happens outside [`Server::poll`], which never blocks: call it again at once while it
 /// returns true, and otherwise when a device has something, or after some milliseconds, for deadlines.
 pub struct Server<S, I: Inference> {
-    tls: Arc<ServerConfig>,
+    tls: Settings,
     service: Service<I>,
     connections: Vec<Connection<S, I>>,
     capacity: usize,
+    model_version: u64,
     limits: http::Limits,
     timeouts: Timeouts,
     /// The time of the last poll, and what the connections' deadlines are set by.
@@ -47,30 +51,66 @@ impl fmt::Display for AtCapacity {
 
 impl core::error::Error for AtCapacity {}
 
+/// Why there is no server.
+#[derive(Debug)]
+pub enum SetupError {
+    /// The TLS library refused the server's own settings.
+    Tls(TlsSetupError),
+    /// No key pair, or no certificate, could be made.
+    Identity(IdentityError),
+}
+
+impl fmt::Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tls(error) => error.fmt(f),
+            Self::Identity(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for SetupError {}
+
 impl<S: Stream, I: Inference> Server<S, I> {
-    /// A server without connections and without a model, reporting [`Health::Booting`].
+    /// A server without connections and without a model, reporting [`Health::Booting`]. Without a trust
+    /// domain it has no evidence to show.
     ///
     /// # Errors
-    /// When the TLS library does not accept `identity`.
+    /// There is no entropy for a key, or the TLS library does not accept the server's settings.
     pub fn new(
         config: &Config,
-        identity: Identity,
+        domain: Option<Box<dyn TrustDomain>>,
         platform: Platform,
         clock: Arc<dyn WallClock>,
-    ) -> Result<Self, TlsSetupError> {
+    ) -> Result<Self, SetupError> {
+        let statement = Statement {
+            configuration: config.canonical().into_bytes(),
+            minimum_tcb: config.trust.minimum_tcb(),
+            model: Model::None,
+        };
+        let attestor = Attestor::new(
+            domain,
+            statement,
+            Arc::clone(&clock),
+            config.limits.challenges,
+        );
         Ok(Self {
-            tls: tls::configure(identity, Arc::clone(&clock))?,
+            tls: Settings::new(Arc::clone(&clock)).map_err(SetupError::Tls)?,
             service: Service {
                 health: Health::Booting,
                 platform,
                 clock,
                 rng: SystemRandom::new(),
+                attestor: attestor.map_err(SetupError::Identity)?,
+                vault: Vault::new(config.trust.provisioner()),
+                endorsement: None,
                 model: None,
                 configured_name: config.model.name.clone(),
                 answer_tokens: config.limits.answer_tokens,
             },
             connections: Vec::new(),
             capacity: config.limits.connections,
+            model_version: config.model.version,
             limits: http::Limits {
                 header_bytes: config.limits.header_bytes,
                 body_bytes: config.limits.request_bytes,
@@ -81,17 +121,50 @@ impl<S: Stream, I: Inference> Server<S, I> {
         })
     }
 
+    /// The certificate new connections see, in DER.
+    pub fn certificate(&self) -> &[u8] {
+        self.service.attestor.current().certificate()
+    }
+
+    /// Waits for the key of this sealed model, reporting [`Health::Sealed`].
+    pub fn seal(&mut self, envelope: Envelope) {
+        self.service.vault.seal(envelope);
+        self.service.health = Health::Sealed;
+    }
+
+    /// The key of the sealed model with its envelope, once it has come; once.
+    pub fn take_key(&mut self) -> Option<(Envelope, FileKey)> {
+        self.service.vault.take()
+    }
+
+    /// Whether the certificate for new connections says all there is to say: the model, once there is
+    /// one, under a quote that covers it. Without a trust domain it always does.
+    pub fn is_attested(&self) -> bool {
+        self.service.attestor.is_current()
+    }
+
     /// What `/health` reports from now on. Prompts are answered only when it is [`Health::Ready`] and
     /// an engine is installed.
     pub fn set_health(&mut self, health: Health) {
         self.service.health = health;
     }
 
-    /// Installs the engine. Done once; a second one would leave the first one's answers unfinished,
+    /// Installs the engine with its model, which has been measured, and names the model in all
+    /// certificates from now on. Done once; a second one would leave the first one's answers unfinished,
     /// so it is the caller's duty not to.
-    pub fn install(&mut self, engine: I) {
+    pub fn install(&mut self, engine: I, model: ModelIdentity) {
         let created = self.service.clock.unix_time().as_secs();
         self.service.model = Some((engine, created));
+        self.service.configured_name = Some(model.name.clone());
+        self.service.attestor.set_model(Model::Loaded {
+            identity: model,
+            version: self.model_version,
+        });
+    }
+
+    /// The engine, to try it out before anybody else uses it.
+    pub fn engine_mut(&mut self) -> Option<&mut I> {
+        self.service.model.as_mut().map(|(engine, _)| engine)
     }
 
     /// Serves another stream. If there is no room, the connection that has been idle the longest makes
@@ -109,7 +182,8 @@ impl<S: Stream, I: Inference> Server<S, I> {
         }
         let connection = Connection::new(
             stream,
-            Arc::clone(&self.tls),
+            &self.tls,
+            Arc::clone(self.service.attestor.current()),
             self.limits,
             self.timeouts,
             self.patience,
@@ -123,9 +197,8 @@ impl<S: Stream, I: Inference> Server<S, I> {
     pub fn poll(&mut self, now: Duration) -> bool {
         self.patience += now.saturating_sub(self.polled).min(PATIENCE);
         self.polled = now;
-        let now = self.patience;
-        let mut active = false;
         let service = &mut self.service;
+        let mut active = service.attestor.poll(now);
         // Whoever came first in the last round comes last in this one.
         if let Some(turn) = self.connections.len().checked_sub(1) {
             self.connections.rotate_left(turn.min(1));

@@ -11,15 +11,18 @@ use core::{fmt, time::Duration};
 use rustls::{
     ServerConfig,
     pki_types::UnixTime,
-    server::{NoServerSessionStorage, UnbufferedServerConnection},
-    sign::SingleCertAndKey,
+    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, UnbufferedServerConnection},
+    sign::CertifiedKey,
     time_provider::TimeProvider,
     unbuffered::{
         ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus,
     },
 };
 
-use crate::{Identity, Stream, provider::provider};
+mod exporter;
+
+use crate::{Stream, evidence::Leaf, provider::provider};
+use exporter::Exporter;
 
 /// Ciphertext held while a record is incomplete: two records of the greatest size (RFC 8446, 5.2).
 const INCOMING_LIMIT: usize = 2 * (5 + (1 << 14) + 256);
@@ -51,24 +54,45 @@ impl TimeProvider for RustlsClock {
     }
 }
 
-/// The TLS configuration all connections share.
-///
-/// # Errors
-/// When rustls does not accept the set of algorithms.
-pub(crate) fn configure(
-    identity: Identity,
-    clock: Arc<dyn WallClock>,
-) -> Result<Arc<ServerConfig>, TlsSetupError> {
-    let mut config =
-        ServerConfig::builder_with_details(Arc::new(provider()), Arc::new(RustlsClock(clock)))
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified_key())));
-    config.alpn_protocols.push(b"http/1.1".to_vec());
-    config.send_tls13_tickets = 0;
-    config.max_early_data_size = 0;
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    Ok(Arc::new(config))
+/// What the TLS configurations of all connections have in common.
+pub(crate) struct Settings(ServerConfig);
+
+impl Settings {
+    /// TLS 1.3 with nothing that outlives a connection.
+    ///
+    /// # Errors
+    /// When rustls does not accept the set of algorithms.
+    pub(crate) fn new(clock: Arc<dyn WallClock>) -> Result<Self, TlsSetupError> {
+        let mut config =
+            ServerConfig::builder_with_details(Arc::new(provider()), Arc::new(RustlsClock(clock)))
+                .with_protocol_versions(&[&rustls::version::TLS13])?
+                .with_no_client_auth()
+                .with_cert_resolver(Arc::new(Certificate(None)));
+        config.alpn_protocols.push(b"http/1.1".to_vec());
+        config.send_tls13_tickets = 0;
+        config.max_early_data_size = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        Ok(Self(config))
+    }
+
+    /// The configuration of one connection: with the certificate of this moment, and a place for its exporter secret, which
+    /// rustls' unbuffered interface hands out in no other way.
+    fn for_connection(&self, leaf: &Leaf, exporter: &Arc<Exporter>) -> Arc<ServerConfig> {
+        let mut config = self.0.clone();
+        config.cert_resolver = Arc::new(Certificate(Some(leaf.certified_key())));
+        config.key_log = Arc::clone(exporter) as _;
+        Arc::new(config)
+    }
+}
+
+/// The one certificate a connection can show.
+#[derive(Debug)]
+struct Certificate(Option<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.clone()
+    }
 }
 
 /// The TLS library refused the server's own settings.
@@ -96,6 +120,8 @@ pub(crate) struct Broken;
 /// One connection's TLS state with its buffers.
 pub(crate) struct Session {
     tls: UnbufferedServerConnection,
+    exporter: Arc<Exporter>,
+    leaf: Arc<Leaf>,
     incoming: Vec<u8>,
     outgoing: Vec<u8>,
     plaintext: Vec<u8>,
@@ -114,13 +140,17 @@ enum Intent<'a> {
 }
 
 impl Session {
-    /// A session waiting for its ClientHello.
+    /// A session waiting for its ClientHello, to be answered with the certificate `leaf`.
     ///
     /// # Errors
     /// When rustls cannot start one, for want of entropy.
-    pub(crate) fn new(config: Arc<ServerConfig>) -> Result<Self, Broken> {
+    pub(crate) fn new(settings: &Settings, leaf: Arc<Leaf>) -> Result<Self, Broken> {
+        let exporter = Arc::new(Exporter::default());
+        let config = settings.for_connection(&leaf, &exporter);
         Ok(Self {
             tls: UnbufferedServerConnection::new(config).map_err(|_| Broken)?,
+            exporter,
+            leaf,
             incoming: Vec::new(),
             outgoing: Vec::new(),
             plaintext: Vec::new(),
@@ -128,6 +158,18 @@ impl Session {
             notified: false,
             stream_ended: false,
         })
+    }
+
+    /// The certificate this session shows.
+    pub(crate) fn leaf(&self) -> &Leaf {
+        &self.leaf
+    }
+
+    /// A secret only the two ends of this session know (RFC 8446, 7.5). None before the handshake is complete.
+    pub(crate) fn export(&self, label: &str, context: &[u8]) -> Option<[u8; 32]> {
+        self.exporter
+            .export(label, context)
+            .filter(|_| self.established)
     }
 
     /// Whether the handshake is complete.

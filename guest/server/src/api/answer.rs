@@ -251,6 +251,7 @@ impl<Sequence: Copy> Answer<Sequence> {
         } else {
             let response = Response {
                 status: Status::OK,
+                content_type: "application/json",
                 headers: Vec::new(),
                 body,
             };

@@ -6,12 +6,16 @@ use alloc::{
     vec::Vec,
 };
 
+use core::time::Duration;
+
 use serde::Serialize;
 
 use crate::http::{HttpError, Response, Status};
 
 /// Seconds after which a client may try again when the queue is full.
 const BUSY_RETRY_SECONDS: u32 = 1;
+/// Seconds after which a client may ask for evidence again.
+const EVIDENCE_RETRY_SECONDS: u32 = 2;
 /// Seconds after which a client may try again while the model is loading.
 const LOADING_RETRY_SECONDS: u32 = 5;
 
@@ -130,6 +134,81 @@ impl ApiError {
         Self::new(Status::INTERNAL_SERVER_ERROR, message.into())
     }
 
+    /// 403: whoever asks may not.
+    pub(crate) fn forbidden(code: &'static str, message: &str) -> Self {
+        Self {
+            code: Some(code),
+            ..Self::new(Status::FORBIDDEN, message.into())
+        }
+    }
+
+    /// 409: that was settled before.
+    pub(crate) fn conflict(code: &'static str, message: &str) -> Self {
+        Self {
+            code: Some(code),
+            ..Self::new(Status::CONFLICT, message.into())
+        }
+    }
+
+    /// 429: after a wrong key none is looked at for a while.
+    pub(crate) fn too_many_keys(wait: Duration) -> Self {
+        Self {
+            code: Some("too_many_wrong_keys"),
+            retry_after: Some(wait.as_secs() as u32 + 1),
+            ..Self::new(
+                Status::TOO_MANY_REQUESTS,
+                "a wrong key was sent before; try again later".into(),
+            )
+        }
+    }
+
+    /// 501: this machine is not a trust domain.
+    pub(crate) fn no_evidence() -> Self {
+        Self {
+            code: Some("no_evidence"),
+            ..Self::new(
+                Status::NOT_IMPLEMENTED,
+                "this machine is not a trust domain and has no evidence".into(),
+            )
+        }
+    }
+
+    /// 503: there is no quote at the moment.
+    pub(crate) fn evidence_delayed(reason: impl core::fmt::Display) -> Self {
+        Self {
+            code: Some("evidence_unavailable"),
+            retry_after: Some(EVIDENCE_RETRY_SECONDS),
+            ..Self::new(
+                Status::SERVICE_UNAVAILABLE,
+                format!("there is no evidence at the moment: {reason}"),
+            )
+        }
+    }
+
+    /// 503: the model is there and its key is not.
+    pub(crate) fn sealed() -> Self {
+        Self {
+            code: Some("model_sealed"),
+            retry_after: Some(LOADING_RETRY_SECONDS),
+            ..Self::new(
+                Status::SERVICE_UNAVAILABLE,
+                "the model is sealed and waits for its key".into(),
+            )
+        }
+    }
+
+    /// 503: the certificate could not be replaced in time, so this machine takes nothing new on.
+    pub(crate) fn draining() -> Self {
+        Self {
+            code: Some("draining"),
+            retry_after: Some(LOADING_RETRY_SECONDS),
+            ..Self::new(
+                Status::SERVICE_UNAVAILABLE,
+                "the evidence has expired and cannot be renewed; nothing new is taken on".into(),
+            )
+        }
+    }
+
     /// 503: there is no model yet.
     pub(crate) fn not_ready() -> Self {
         Self {
@@ -190,6 +269,7 @@ impl ApiError {
         }
         Response {
             status: self.status,
+            content_type: "application/json",
             headers,
             body: self.to_json(),
         }

@@ -13,16 +13,22 @@ pub enum Health {
     /// The machine is up and nothing else.
     #[default]
     Booting,
-    /// The model is being read.
+    /// The model is sealed, and its key has not come.
+    Sealed,
+    /// The model is being read, and decrypted if it was sealed.
     Loading {
         /// How much of it has been, 0 to 100.
         percent: u8,
     },
+    /// The model is there, and tried out before anybody has to wait for it.
+    Warming,
     /// Requests are answered.
     Ready {
         /// From reset to ready, in milliseconds.
         boot_ms: u64,
     },
+    /// Running answers are finished and nothing new is taken on, because the evidence has expired and cannot be renewed.
+    Draining,
     /// There is no model and there will be none.
     Failed {
         /// One line for the operator.
@@ -73,6 +79,9 @@ pub(super) fn respond(health: &Health, platform: &Platform, model: Option<&str>)
             body.state = "loading";
             body.percent = Some(*percent);
         }
+        Health::Sealed => body.state = "sealed",
+        Health::Warming => body.state = "warming",
+        Health::Draining => body.state = "draining",
         Health::Ready { boot_ms } => {
             body.state = "ready";
             body.boot_ms = Some(*boot_ms);
@@ -85,6 +94,7 @@ pub(super) fn respond(health: &Health, platform: &Platform, model: Option<&str>)
     }
     Response {
         status,
+        content_type: "application/json",
         headers: Vec::new(),
         body: json(&body),
     }

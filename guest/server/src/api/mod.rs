@@ -2,11 +2,13 @@
 //! grows with every decode step.
 
 mod answer;
+mod attestation;
 mod chat;
 mod completions;
 mod error;
 mod fields;
 pub(crate) mod health;
+mod model_key;
 mod models;
 mod parameters;
 
@@ -16,6 +18,7 @@ use alloc::{
     sync::Arc,
     vec::Vec,
 };
+use core::time::Duration;
 
 use engine::SubmitError;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -24,10 +27,14 @@ use serde_json::Value;
 
 pub(crate) use answer::Answer;
 pub(crate) use error::ApiError;
+pub(crate) use model_key::Endorsement;
 
 use crate::{
     Health, Inference, Platform, WallClock,
+    evidence::{Attestor, Ticket},
     http::{Method, Request, Response},
+    tls::Session,
+    vault::Vault,
 };
 use answer::{Heading, Kind};
 use fields::Fields;
@@ -42,6 +49,10 @@ pub(crate) struct Service<I> {
     pub(crate) platform: Platform,
     pub(crate) clock: Arc<dyn WallClock>,
     pub(crate) rng: SystemRandom,
+    pub(crate) attestor: Attestor,
+    pub(crate) vault: Vault,
+    /// What the model's owner left with its key.
+    pub(crate) endorsement: Option<Endorsement>,
     /// The engine, once there is one, and the UNIX time at which it came.
     pub(crate) model: Option<(I, u64)>,
     /// The configured model name, which goes before the model's own.
@@ -54,6 +65,8 @@ pub(crate) struct Service<I> {
 pub(crate) enum Reply<Sequence> {
     /// At once.
     Whole(Response),
+    /// When the quote is there.
+    Attested(Ticket),
     /// As the engine goes along.
     Growing(Box<Answer<Sequence>>),
 }
@@ -69,28 +82,45 @@ impl<I: Inference> Service<I> {
     ///
     /// # Errors
     /// An [`ApiError`] that says what to change.
-    pub(crate) fn answer(&mut self, request: &Request) -> Result<Reply<I::Sequence>, ApiError> {
-        let path = request.path.as_str();
-        match path {
+    pub(crate) fn answer(
+        &mut self,
+        request: &mut Request,
+        session: &Session,
+        now: Duration,
+    ) -> Result<Reply<I::Sequence>, ApiError> {
+        match request.path.as_str() {
             "/health" => {
                 read_only(request)?;
-                let response = health::respond(&self.health, &self.platform, self.model_name());
+                let health = self.health_at(now);
+                let response = health::respond(&health, &self.platform, self.model_name());
                 Ok(Reply::Whole(response))
+            }
+            "/attestation" => {
+                check_post(request)?;
+                self.attest(request, session).map(Reply::Attested)
+            }
+            "/model-key" => {
+                check_post(request)?;
+                self.take_key(request, session, now).map(Reply::Whole)
+            }
+            "/endorsement" => {
+                read_only(request)?;
+                self.show_endorsement(session).map(Reply::Whole)
             }
             "/v1/models" => {
                 read_only(request)?;
-                let (name, context, created) = self.served_model()?;
+                let (name, context, created) = self.served_model(now)?;
                 Ok(Reply::Whole(models::list(name, context, created)))
             }
-            "/v1/chat/completions" => self.generate(request, Kind::Chat),
-            "/v1/completions" => self.generate(request, Kind::Completion),
-            _ => {
+            "/v1/chat/completions" => self.generate(request, Kind::Chat, now),
+            "/v1/completions" => self.generate(request, Kind::Completion, now),
+            path => {
                 let asked = path
                     .strip_prefix("/v1/models/")
                     .ok_or_else(ApiError::no_such_path)?;
                 read_only(request)?;
                 let asked = models::percent_decode(asked).ok_or_else(ApiError::no_such_path)?;
-                let (name, context, created) = self.served_model()?;
+                let (name, context, created) = self.served_model(now)?;
                 if asked != name {
                     return Err(ApiError::no_such_model(&asked, name));
                 }
@@ -99,24 +129,36 @@ impl<I: Inference> Service<I> {
         }
     }
 
+    /// The state of the service: what the composition root said, unless the evidence has expired since.
+    pub(crate) fn health_at(&self, now: Duration) -> Health {
+        match &self.health {
+            Health::Ready { .. } if self.attestor.has_lapsed(now) => Health::Draining,
+            health => health.clone(),
+        }
+    }
+
     /// Name, context length and creation time of the model, if requests can be answered.
-    fn served_model(&self) -> Result<(&str, usize, u64), ApiError> {
-        match (&self.health, &self.model, self.model_name()) {
+    fn served_model(&self, now: Duration) -> Result<(&str, usize, u64), ApiError> {
+        match (self.health_at(now), &self.model, self.model_name()) {
             (Health::Ready { .. }, Some((engine, created)), Some(name)) => {
                 Ok((name, engine.context(), *created))
             }
-            (Health::Failed { reason }, ..) => Err(ApiError::failed(reason)),
+            (Health::Failed { reason }, ..) => Err(ApiError::failed(&reason)),
+            (Health::Sealed, ..) => Err(ApiError::sealed()),
+            (Health::Draining, ..) => Err(ApiError::draining()),
             _ => Err(ApiError::not_ready()),
         }
     }
 
     /// Checks a generation request from end to end and hands it to the engine.
-    fn generate(&mut self, request: &Request, kind: Kind) -> Result<Reply<I::Sequence>, ApiError> {
-        if request.method != Method::Post {
-            return Err(ApiError::method("POST"));
-        }
-        check_media_type(request)?;
-        let (name, context, _) = self.served_model()?;
+    fn generate(
+        &mut self,
+        request: &Request,
+        kind: Kind,
+        now: Duration,
+    ) -> Result<Reply<I::Sequence>, ApiError> {
+        check_post(request)?;
+        let (name, context, _) = self.served_model(now)?;
         let name = String::from(name);
         let body: Value = serde_json::from_slice(&request.body).map_err(ApiError::not_json)?;
         let Value::Object(body) = body else {
@@ -188,6 +230,14 @@ fn read_only(request: &Request) -> Result<(), ApiError> {
     match request.method {
         Method::Get | Method::Head => Ok(()),
         _ => Err(ApiError::method("GET, HEAD")),
+    }
+}
+
+/// Only POST, with a body of JSON.
+fn check_post(request: &Request) -> Result<(), ApiError> {
+    match request.method {
+        Method::Post => check_media_type(request),
+        _ => Err(ApiError::method("POST")),
     }
 }
 

@@ -50,6 +50,7 @@ pub(super) fn retrieve(name: &str, context: usize, created: u64) -> Response {
 fn respond(body: Vec<u8>) -> Response {
     Response {
         status: Status::OK,
+        content_type: "application/json",
         headers: Vec::new(),
         body,
     }

@@ -11,10 +11,13 @@ pub(crate) struct Status(u16, &'static str);
 
 impl Status {
     pub(crate) const OK: Self = Self(200, "OK");
+    pub(crate) const ACCEPTED: Self = Self(202, "Accepted");
     pub(crate) const BAD_REQUEST: Self = Self(400, "Bad Request");
+    pub(crate) const FORBIDDEN: Self = Self(403, "Forbidden");
     pub(crate) const NOT_FOUND: Self = Self(404, "Not Found");
     pub(crate) const METHOD_NOT_ALLOWED: Self = Self(405, "Method Not Allowed");
     pub(crate) const REQUEST_TIMEOUT: Self = Self(408, "Request Timeout");
+    pub(crate) const CONFLICT: Self = Self(409, "Conflict");
     pub(crate) const LENGTH_REQUIRED: Self = Self(411, "Length Required");
     pub(crate) const CONTENT_TOO_LARGE: Self = Self(413, "Content Too Large");
     pub(crate) const URI_TOO_LONG: Self = Self(414, "URI Too Long");
@@ -33,10 +36,11 @@ impl Status {
     }
 }
 
-/// A complete response with a JSON body.
+/// A complete response.
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) status: Status,
+    pub(crate) content_type: &'static str,
     /// Header fields beyond those every response has.
     pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) body: Vec<u8>,
@@ -78,7 +82,7 @@ impl Exchange {
 
     /// Writes a complete response.
     pub(crate) fn respond(&self, response: &Response, out: &mut Vec<u8>) {
-        self.head(response.status, "application/json", out);
+        self.head(response.status, response.content_type, out);
         for (name, value) in &response.headers {
             header(name, value, out);
         }

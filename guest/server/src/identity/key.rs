@@ -72,7 +72,8 @@ impl Key {
         self.verifying_key().info()
     }
 
-    fn signature(&self, message: &[u8]) -> Result<Vec<u8>, ring::error::Unspecified> {
+    /// ECDSA over SHA-256 of `message`, in DER.
+    pub(super) fn signature(&self, message: &[u8]) -> Result<Vec<u8>, ring::error::Unspecified> {
         let signature = self.pair.sign(&self.rng, message)?;
         Ok(signature.as_ref().to_vec())
     }
