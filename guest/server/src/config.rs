@@ -30,11 +30,14 @@
 //! version = 0            # the owner raises it with every release of the model
 //!
 //! [trust]
-//! provisioner = "…"            # Ed25519 key, 64 hexadecimal digits, that must sign for a sealed model's key; anybody's if absent
-//! minimum_cpu_svn = [0, …]     # least security versions of the sixteen components of the platform's TCB, and
-//! minimum_tdx_svn = [0, …]     # of TEE_TCB_SVN, that clients are told to demand
-//! minimum_tcb_evaluation = 0   # least tcbEvaluationDataNumber of what the platform is judged by
-//! refused_advisories = []      # Intel's security advisories that must not apply, such as "INTEL-SA-00837"
+//! # Who brings the key of a sealed model signs for it with this Ed25519 key; if absent, anybody who has the key may bring it.
+//! provisioner = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
+//! # What clients are told to demand of the platform: least security versions of its sixteen TCB components and of TEE_TCB_SVN,
+//! # the least tcbEvaluationDataNumber it is judged by, and advisories that must not apply to it, such as "INTEL-SA-00837".
+//! minimum_cpu_svn = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+//! minimum_tdx_svn = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+//! minimum_tcb_evaluation = 0
+//! refused_advisories = []
 //! ```
 //!
 //! The operator, not a client, writes this file, and may well mistype: an unknown key, a wrong type or

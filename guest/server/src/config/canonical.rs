@@ -10,6 +10,7 @@
 use alloc::{format, string::String};
 
 use super::{Config, KvPrecision, Limits, Listen, Model};
+use crate::hex;
 
 /// The first line. Another form, or another meaning of a key, takes a new number.
 const HEADER: &str = "vitrine-configuration/1";
@@ -30,6 +31,7 @@ impl Config {
                 Limits {
                     connections: _,
                     queue: _,
+                    challenges: _,
                     request_bytes: _,
                     header_bytes: _,
                     answer_tokens,
@@ -46,15 +48,34 @@ impl Config {
                     max_sequences: _,
                     threads: _,
                     kv,
+                    version,
                 },
+            trust,
         } = self;
         let kv = match kv {
             KvPrecision::F16 => "f16",
             KvPrecision::Q8_0 => "q8_0",
         };
         let name = name.as_deref().unwrap_or_default();
+        let provisioner = trust.provisioner();
+        let provisioner = provisioner.map_or_else(String::new, |key| hex::encode(&key));
+        let minimum = trust.minimum_tcb();
         format!(
-            "{HEADER}\nlimits.answer_tokens={answer_tokens}\nmodel.context={context}\nmodel.kv={kv}\nmodel.name={name}\n"
+            "{HEADER}\n\
+             limits.answer_tokens={answer_tokens}\n\
+             model.context={context}\n\
+             model.kv={kv}\n\
+             model.name={name}\n\
+             model.version={version}\n\
+             trust.minimum_cpu_svn={}\n\
+             trust.minimum_tcb_evaluation={}\n\
+             trust.minimum_tdx_svn={}\n\
+             trust.provisioner={provisioner}\n\
+             trust.refused_advisories={}\n",
+            hex::encode(&minimum.cpu),
+            minimum.evaluation,
+            hex::encode(&minimum.tdx),
+            minimum.refused_advisories.join(","),
         )
     }
 }
@@ -69,7 +90,12 @@ mod tests {
 
     #[test]
     fn the_default_is_written_out() {
-        let expected = "vitrine-configuration/1\nlimits.answer_tokens=1024\nmodel.context=4096\nmodel.kv=f16\nmodel.name=\n";
+        let zeros = "0".repeat(32);
+        let expected = format!(
+            "vitrine-configuration/1\nlimits.answer_tokens=1024\nmodel.context=4096\nmodel.kv=f16\nmodel.name=\n\
+             model.version=0\ntrust.minimum_cpu_svn={zeros}\ntrust.minimum_tcb_evaluation=0\n\
+             trust.minimum_tdx_svn={zeros}\ntrust.provisioner=\ntrust.refused_advisories=\n"
+        );
         assert_eq!(canonical(""), expected);
         let same = "# a comment\n[model]\nkv   = 'f16'\n[limits]\nanswer_tokens = 1_024\n";
         assert_eq!(canonical(same), expected);
@@ -78,7 +104,7 @@ mod tests {
     #[test]
     fn what_does_not_matter_to_clients_is_left_out() {
         let file = "[listen]\ntcp = 1\nvsock = 2\naddress = \"192.0.2.10/24\"\ngateway = \"192.0.2.1\"\n\
-                    [limits]\nconnections = 3\nqueue = 4\nrequest_bytes = 5000\nheader_bytes = 6000\nhandshake_seconds = 7\n\
+                    [limits]\nconnections = 3\nqueue = 4\nchallenges = 5\nrequest_bytes = 5000\nheader_bytes = 6000\nhandshake_seconds = 7\n\
                     header_seconds = 8\nbody_seconds = 9\nidle_seconds = 10\nwrite_seconds = 11\n\
                     [model]\nmax_sequences = 12\nthreads = 13\n";
         assert_eq!(canonical(file), canonical(""));
@@ -92,6 +118,12 @@ mod tests {
             "[model]\ncontext = 4097",
             "[model]\nkv = \"q8_0\"",
             "[model]\nname = \"model.kv=q8_0\"",
+            "[model]\nversion = 1",
+            &format!("[trust]\nprovisioner = \"{}\"", "0a".repeat(32)),
+            "[trust]\nminimum_cpu_svn = [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]",
+            "[trust]\nminimum_tdx_svn = [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]",
+            "[trust]\nminimum_tcb_evaluation = 17",
+            "[trust]\nrefused_advisories = [\"INTEL-SA-00837\"]",
         ];
         for (index, one) in files.iter().enumerate() {
             for other in &files[index + 1..] {

@@ -39,9 +39,13 @@ fn the_documented_example_is_the_default_apart_from_what_has_none() {
             name: Some("qwen3".into()),
             ..Model::default()
         },
+        trust: config.trust.clone(),
         ..Config::default()
     };
     assert_eq!(config, expected);
+    assert!(config.trust.provisioner().is_some());
+    let trust = Trust::default();
+    assert_eq!(config.trust.minimum_tcb(), trust.minimum_tcb());
 }
 
 #[test]

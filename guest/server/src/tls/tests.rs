@@ -2,14 +2,17 @@ use alloc::{collections::VecDeque, rc::Rc, vec, vec::Vec};
 use core::cell::RefCell;
 use std::io::{Read as _, Write as _};
 
+use attestation::claims::Model;
 use embedded_io::{ErrorKind, ErrorType, Read, ReadReady, Write, WriteReady};
 use proptest::prelude::*;
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore,
+    crypto::CryptoProvider,
     pki_types::{CertificateDer, ServerName},
 };
 
 use super::*;
+use crate::evidence::{Attestor, Statement};
 
 #[derive(Debug)]
 struct FixedClock;
@@ -83,20 +86,32 @@ struct Pair {
 
 impl Pair {
     fn new(portion: usize) -> Self {
-        let identity = Identity::generate(FixedClock.unix_time()).unwrap();
-        let certificate = CertificateDer::from(identity.certificate().to_vec());
-        let config = configure(identity, Arc::new(FixedClock)).unwrap();
+        Self::with_client(portion, |_| {})
+    }
+
+    /// With a client whose cryptography `adjust` has changed.
+    fn with_client(portion: usize, adjust: impl FnOnce(&mut CryptoProvider)) -> Self {
+        let settings = Settings::new(Arc::new(FixedClock)).unwrap();
+        let statement = Statement {
+            configuration: Vec::new(),
+            minimum_tcb: Default::default(),
+            model: Model::None,
+        };
+        let attestor = Attestor::new(None, statement, Arc::new(FixedClock), 1).unwrap();
+        let leaf = Arc::clone(attestor.current());
+        let certificate = CertificateDer::from(leaf.certificate().to_vec());
         let mut roots = RootCertStore::empty();
         roots.add(certificate).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let client = ClientConfig::builder_with_details(provider, Arc::new(FixedClock))
+        let mut provider = rustls::crypto::ring::default_provider();
+        adjust(&mut provider);
+        let client = ClientConfig::builder_with_details(Arc::new(provider), Arc::new(FixedClock))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
         let name = ServerName::try_from("vitrine").unwrap();
         Self {
-            session: Session::new(config).unwrap(),
+            session: Session::new(&settings, leaf).unwrap(),
             stream: Pipe {
                 incoming: Rc::default(),
                 outgoing: Rc::default(),
@@ -312,4 +327,27 @@ fn a_fragmented_client_hello_is_understood() {
         .extend(fragment(&hello, 50));
     pair.settle().unwrap();
     assert!(pair.session.is_established());
+}
+
+#[test]
+fn both_ends_export_the_same() {
+    for suite in rustls::crypto::ring::ALL_CIPHER_SUITES {
+        if suite.tls13().is_none() {
+            continue;
+        }
+        let mut pair = Pair::with_client(usize::MAX, |provider| {
+            provider.cipher_suites = vec![*suite];
+        });
+        assert_eq!(pair.session.export("label", b"context"), None);
+        pair.settle().unwrap();
+        for (label, context) in [("label", &b"context"[..]), ("EXPERIMENTAL-other", b"")] {
+            let theirs = pair
+                .client
+                .export_keying_material([0; 32], label.as_bytes(), Some(context))
+                .unwrap();
+            assert_eq!(pair.session.export(label, context), Some(theirs));
+        }
+        let different = pair.session.export("label", b"other");
+        assert_ne!(different, pair.session.export("label", b"context"));
+    }
 }

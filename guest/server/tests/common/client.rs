@@ -8,8 +8,11 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
-    pki_types::{CertificateDer, ServerName},
+    ClientConfig, ClientConnection, ConfigBuilder, DigitallySignedStruct, Error, RootCertStore,
+    SignatureScheme, StreamOwned, WantsVerifier,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{ring::default_provider as provider, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime},
 };
 use serde_json::Value;
 
@@ -47,6 +50,51 @@ impl Reply {
     }
 }
 
+fn builder() -> ConfigBuilder<ClientConfig, WantsVerifier> {
+    ClientConfig::builder_with_provider(Arc::new(provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("TLS 1.3")
+}
+
+#[derive(Debug)]
+struct Anybody;
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::General("TLS 1.2".into()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = provider().signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, &algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+    }
+}
+
 pub struct Client {
     tls: StreamOwned<ClientConnection, TcpStream>,
     /// Bytes received and not yet consumed.
@@ -59,12 +107,20 @@ impl Client {
         roots
             .add(CertificateDer::from(certificate.to_vec()))
             .expect("a trust anchor");
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .expect("TLS 1.3")
-            .with_root_certificates(roots)
+        Self::with_config(address, builder().with_root_certificates(roots).with_no_client_auth())
+    }
+
+    /// A client that looks at no certificate, only at its key's signature.
+    pub fn connect_to_anybody(address: SocketAddr) -> Self {
+        let verifier = Arc::new(Anybody);
+        let config = builder()
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
+        Self::with_config(address, config)
+    }
+
+    fn with_config(address: SocketAddr, config: ClientConfig) -> Self {
         let name = ServerName::try_from("localhost").expect("a name");
         let connection = ClientConnection::new(Arc::new(config), name).expect("a client");
         let socket = TcpStream::connect(address).expect("a connection");
@@ -80,6 +136,20 @@ impl Client {
             tls,
             received: Vec::new(),
         }
+    }
+
+    /// The server's certificate, DER.
+    pub fn certificate(&self) -> Vec<u8> {
+        let chain = self.tls.conn.peer_certificates().expect("a certificate");
+        chain[0].to_vec()
+    }
+
+    /// TLS-Exporter(label, context, 32).
+    pub fn export(&self, label: &str, context: &[u8]) -> [u8; 32] {
+        self.tls
+            .conn
+            .export_keying_material([0; 32], label.as_bytes(), Some(context))
+            .expect("an exporter")
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {

@@ -6,6 +6,7 @@
 )]
 
 mod client;
+mod domain;
 mod engine;
 mod socket;
 
@@ -20,9 +21,13 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use server::{Config, Health, Identity, Inference, Platform, Server, WallClock};
+use attestation::events::ModelIdentity;
+use server::{Config, Health, Inference, Platform, Server, TrustDomain, WallClock};
+
+use seal::Envelope;
 
 pub use client::{Client, Reply};
+pub use domain::Domain;
 pub use engine::{Script, Watch};
 pub use socket::Socket;
 
@@ -38,6 +43,11 @@ impl WallClock for HostClock {
     }
 }
 
+/// A scripted engine.
+pub fn engine(script: Script, watch: &Watch) -> engine::Engine {
+    engine::Engine::new(script, watch.clone())
+}
+
 /// A server in a thread of its own; dropping it stops the thread.
 pub struct Running {
     pub address: SocketAddr,
@@ -45,7 +55,7 @@ pub struct Running {
     pub certificate: Vec<u8>,
     /// What the engine has been asked to do.
     pub watch: Watch,
-    health: mpsc::Sender<Health>,
+    changes: mpsc::Sender<Change>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -59,12 +69,22 @@ impl Running {
     /// A server with the TOML `configuration`; ready at once if there is a `script`.
     pub fn start(configuration: &str, script: Option<Script>) -> Self {
         let watch = Watch::default();
-        let engine = script.map(|script| engine::Engine::new(script, watch.clone()));
+        let engine = script.map(|script| engine(script, &watch));
         Self::start_with(configuration, watch, move || engine)
     }
 
     /// A server with the engine that `make` makes in the server's thread, if it does.
     pub fn start_with<I: Inference>(
+        configuration: &str,
+        watch: Watch,
+        make: impl FnOnce() -> Option<I> + Send + 'static,
+    ) -> Self {
+        Self::start_in(None, configuration, watch, make)
+    }
+
+    /// The same in a trust domain.
+    pub fn start_in<I: Inference>(
+        domain: Option<Domain>,
         configuration: &str,
         watch: Watch,
         make: impl FnOnce() -> Option<I> + Send + 'static,
@@ -75,10 +95,9 @@ impl Running {
             .set_nonblocking(true)
             .expect("a non-blocking listener");
         let address = listener.local_addr().expect("an address");
-        let identity = Identity::generate(HostClock.unix_time()).expect("an identity");
-        let certificate = identity.certificate().to_vec();
         let stop = Arc::new(AtomicBool::new(false));
-        let (health, changes) = mpsc::channel();
+        let (changes, received) = mpsc::channel();
+        let (certificate, first) = mpsc::channel();
         let thread = std::thread::spawn({
             let stop = Arc::clone(&stop);
             move || {
@@ -87,27 +106,51 @@ impl Running {
                     vcpus: 2,
                 };
                 let clock = Arc::new(HostClock);
-                let mut server = Server::new(&config, identity, platform, clock).expect("a server");
+                let domain = domain.map(|domain| Box::new(domain) as Box<dyn TrustDomain>);
+                let mut server = Server::new(&config, domain, platform, clock).expect("a server");
                 if let Some(engine) = make() {
-                    server.install(engine);
+                    let model = model(config.model.name.as_deref().unwrap_or(engine.name()));
+                    server.install(engine, model);
                     server.set_health(Health::Ready { boot_ms: 7 });
                 }
-                serve(&mut server, &listener, &changes, &stop);
+                // Outside a trust domain the certificate that names the model is there at once.
+                server.poll(Duration::ZERO);
+                let _ = certificate.send(server.certificate().to_vec());
+                serve(&mut server, &listener, &received, &stop);
             }
         });
         Self {
             address,
-            certificate,
+            certificate: first.recv().expect("a running server"),
             watch,
-            health,
+            changes,
             stop,
             thread: Some(thread),
         }
     }
 
     pub fn set_health(&self, health: Health) {
-        self.health.send(health).expect("a running server");
+        self.change(Change::Health(health));
+    }
+
+    /// Lets so much time pass for the server, at once.
+    pub fn pass(&self, time: Duration) {
+        self.change(Change::Time(time));
+    }
+
+    /// Gives the server a sealed model to wait for.
+    pub fn seal(&self, envelope: Envelope) {
+        self.change(Change::Seal(envelope));
+    }
+
+    fn change(&self, change: Change) {
+        self.changes.send(change).expect("a running server");
         std::thread::sleep(Duration::from_millis(20));
+    }
+
+    /// A new connection to whoever answers.
+    pub fn connect_to_anybody(&self) -> Client {
+        Client::connect_to_anybody(self.address)
     }
 
     /// A new connection, TLS established.
@@ -116,23 +159,43 @@ impl Running {
     }
 }
 
+/// What a composition root does now and then.
+enum Change {
+    Health(Health),
+    Time(Duration),
+    Seal(Envelope),
+}
+
+/// A model of this name, with digests of its own.
+pub fn model(name: &str) -> ModelIdentity {
+    ModelIdentity {
+        name: name.into(),
+        sealed: Some([5; 32]),
+        plaintext: [6; 32],
+    }
+}
+
 /// The loop a composition root has.
 fn serve<I: Inference>(
     server: &mut Server<Socket, I>,
     listener: &TcpListener,
-    changes: &mpsc::Receiver<Health>,
+    changes: &mpsc::Receiver<Change>,
     stop: &AtomicBool,
 ) {
     let start = Instant::now();
+    let mut passed = Duration::ZERO;
     while !stop.load(Ordering::Relaxed) {
         if let Ok((stream, _)) = listener.accept() {
             // A server at capacity closes the stream; the client sees that.
             let _ = server.attach(Socket::new(stream));
         }
-        if let Ok(health) = changes.try_recv() {
-            server.set_health(health);
+        match changes.try_recv() {
+            Ok(Change::Health(health)) => server.set_health(health),
+            Ok(Change::Time(time)) => passed += time,
+            Ok(Change::Seal(envelope)) => server.seal(envelope),
+            Err(_) => {}
         }
-        if !server.poll(start.elapsed()) {
+        if !server.poll(start.elapsed() + passed) {
             std::thread::sleep(Duration::from_micros(200));
         }
     }
