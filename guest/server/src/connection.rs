@@ -202,7 +202,7 @@ impl<S: Stream, I: Inference> Connection<S, I> {
             }
             Ok(Progress::Request(mut request)) => {
                 let exchange = Exchange::for_request(&request);
-                match service.answer(&mut request, &self.session, now) {
+                match service.answer(&mut request, &self.session) {
                     Ok(Reply::Whole(response)) => {
                         exchange.respond(&response, &mut self.outbox);
                         self.next_request(exchange, now);

@@ -32,6 +32,7 @@ mod server;
 mod stream;
 mod tls;
 mod vault;
+mod warm_up;
 
 pub use api::health::{Health, Platform};
 pub use config::{Config, ConfigError};

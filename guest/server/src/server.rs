@@ -16,6 +16,7 @@ use crate::{
     http,
     tls::{Settings, TlsSetupError},
     vault::Vault,
+    warm_up::WarmUp,
 };
 
 /// Time between two polls that counts towards what clients are given time for. A step of the engine may take much longer, and
@@ -34,8 +35,8 @@ pub struct Server<S, I: Inference> {
     model_version: u64,
     limits: http::Limits,
     timeouts: Timeouts,
-    /// The time of the last poll, and what the connections' deadlines are set by.
-    polled: Duration,
+    warm_up: WarmUp<I>,
+    /// What the connections' deadlines are set by.
     patience: Duration,
 }
 
@@ -100,6 +101,7 @@ impl<S: Stream, I: Inference> Server<S, I> {
                 health: Health::Booting,
                 platform,
                 clock,
+                now: Duration::ZERO,
                 rng: SystemRandom::new(),
                 attestor: attestor.map_err(SetupError::Identity)?,
                 vault: Vault::new(config.trust.provisioner()),
@@ -116,7 +118,7 @@ impl<S: Stream, I: Inference> Server<S, I> {
                 body_bytes: config.limits.request_bytes,
             },
             timeouts: config.limits.timeouts(),
-            polled: Duration::ZERO,
+            warm_up: WarmUp::new(config.model.max_sequences),
             patience: Duration::ZERO,
         })
     }
@@ -137,21 +139,20 @@ impl<S: Stream, I: Inference> Server<S, I> {
         self.service.vault.take()
     }
 
-    /// Whether the certificate for new connections says all there is to say: the model, once there is
-    /// one, under a quote that covers it. Without a trust domain it always does.
-    pub fn is_attested(&self) -> bool {
-        self.service.attestor.is_current()
-    }
-
-    /// What `/health` reports from now on. Prompts are answered only when it is [`Health::Ready`] and
-    /// an engine is installed.
+    /// What `/health` reports from now on.
     pub fn set_health(&mut self, health: Health) {
         self.service.health = health;
     }
 
+    /// What `/health` reports.
+    pub fn health(&self) -> Health {
+        self.service.health_now()
+    }
+
     /// Installs the engine with its model, which has been measured, and names the model in all
-    /// certificates from now on. Done once; a second one would leave the first one's answers unfinished,
-    /// so it is the caller's duty not to.
+    /// certificates from now on. The state is [`Health::Warming`] until the engine has been tried out and
+    /// the certificate replaced, and then [`Health::Ready`]. Done once; a second one would leave the first
+    /// one's answers unfinished, so it is the caller's duty not to.
     pub fn install(&mut self, engine: I, model: ModelIdentity) {
         let created = self.service.clock.unix_time().as_secs();
         self.service.model = Some((engine, created));
@@ -160,11 +161,7 @@ impl<S: Stream, I: Inference> Server<S, I> {
             identity: model,
             version: self.model_version,
         });
-    }
-
-    /// The engine, to try it out before anybody else uses it.
-    pub fn engine_mut(&mut self) -> Option<&mut I> {
-        self.service.model.as_mut().map(|(engine, _)| engine)
+        self.service.health = Health::Warming;
     }
 
     /// Serves another stream. If there is no room, the connection that has been idle the longest makes
@@ -195,10 +192,12 @@ impl<S: Stream, I: Inference> Server<S, I> {
     /// Gives every connection its turn, then the engine one step. `now` is monotonic. Returns whether
     /// there was anything to do, and so whether to call it again at once.
     pub fn poll(&mut self, now: Duration) -> bool {
-        self.patience += now.saturating_sub(self.polled).min(PATIENCE);
-        self.polled = now;
+        self.patience += now.saturating_sub(self.service.now).min(PATIENCE);
         let service = &mut self.service;
+        service.now = now;
         let mut active = service.attestor.poll(now);
+        active |= self.warm_up.advance(service);
+        let now = self.patience;
         // Whoever came first in the last round comes last in this one.
         if let Some(turn) = self.connections.len().checked_sub(1) {
             self.connections.rotate_left(turn.min(1));

@@ -48,6 +48,8 @@ pub(crate) struct Service<I> {
     pub(crate) health: Health,
     pub(crate) platform: Platform,
     pub(crate) clock: Arc<dyn WallClock>,
+    /// Monotonic time, as of the last poll.
+    pub(crate) now: Duration,
     pub(crate) rng: SystemRandom,
     pub(crate) attestor: Attestor,
     pub(crate) vault: Vault,
@@ -86,12 +88,11 @@ impl<I: Inference> Service<I> {
         &mut self,
         request: &mut Request,
         session: &Session,
-        now: Duration,
     ) -> Result<Reply<I::Sequence>, ApiError> {
         match request.path.as_str() {
             "/health" => {
                 read_only(request)?;
-                let health = self.health_at(now);
+                let health = self.health_now();
                 let response = health::respond(&health, &self.platform, self.model_name());
                 Ok(Reply::Whole(response))
             }
@@ -101,7 +102,7 @@ impl<I: Inference> Service<I> {
             }
             "/model-key" => {
                 check_post(request)?;
-                self.take_key(request, session, now).map(Reply::Whole)
+                self.take_key(request, session).map(Reply::Whole)
             }
             "/endorsement" => {
                 read_only(request)?;
@@ -109,18 +110,18 @@ impl<I: Inference> Service<I> {
             }
             "/v1/models" => {
                 read_only(request)?;
-                let (name, context, created) = self.served_model(now)?;
+                let (name, context, created) = self.served_model()?;
                 Ok(Reply::Whole(models::list(name, context, created)))
             }
-            "/v1/chat/completions" => self.generate(request, Kind::Chat, now),
-            "/v1/completions" => self.generate(request, Kind::Completion, now),
+            "/v1/chat/completions" => self.generate(request, Kind::Chat),
+            "/v1/completions" => self.generate(request, Kind::Completion),
             path => {
                 let asked = path
                     .strip_prefix("/v1/models/")
                     .ok_or_else(ApiError::no_such_path)?;
                 read_only(request)?;
                 let asked = models::percent_decode(asked).ok_or_else(ApiError::no_such_path)?;
-                let (name, context, created) = self.served_model(now)?;
+                let (name, context, created) = self.served_model()?;
                 if asked != name {
                     return Err(ApiError::no_such_model(&asked, name));
                 }
@@ -130,16 +131,16 @@ impl<I: Inference> Service<I> {
     }
 
     /// The state of the service: what the composition root said, unless the evidence has expired since.
-    pub(crate) fn health_at(&self, now: Duration) -> Health {
+    pub(crate) fn health_now(&self) -> Health {
         match &self.health {
-            Health::Ready { .. } if self.attestor.has_lapsed(now) => Health::Draining,
+            Health::Ready { .. } if self.attestor.has_lapsed(self.now) => Health::Draining,
             health => health.clone(),
         }
     }
 
     /// Name, context length and creation time of the model, if requests can be answered.
-    fn served_model(&self, now: Duration) -> Result<(&str, usize, u64), ApiError> {
-        match (self.health_at(now), &self.model, self.model_name()) {
+    fn served_model(&self) -> Result<(&str, usize, u64), ApiError> {
+        match (self.health_now(), &self.model, self.model_name()) {
             (Health::Ready { .. }, Some((engine, created)), Some(name)) => {
                 Ok((name, engine.context(), *created))
             }
@@ -151,14 +152,9 @@ impl<I: Inference> Service<I> {
     }
 
     /// Checks a generation request from end to end and hands it to the engine.
-    fn generate(
-        &mut self,
-        request: &Request,
-        kind: Kind,
-        now: Duration,
-    ) -> Result<Reply<I::Sequence>, ApiError> {
+    fn generate(&mut self, request: &Request, kind: Kind) -> Result<Reply<I::Sequence>, ApiError> {
         check_post(request)?;
-        let (name, context, _) = self.served_model(now)?;
+        let (name, context, _) = self.served_model()?;
         let name = String::from(name);
         let body: Value = serde_json::from_slice(&request.body).map_err(ApiError::not_json)?;
         let Value::Object(body) = body else {

@@ -58,7 +58,6 @@ impl<I: Inference> Service<I> {
         &mut self,
         request: &mut Request,
         session: &Session,
-        now: core::time::Duration,
     ) -> Result<Response, ApiError> {
         let body = serde_json::from_slice::<Body>(&request.body);
         request.body.zeroize();
@@ -72,7 +71,7 @@ impl<I: Inference> Service<I> {
             .ok_or_else(|| ApiError::internal("the session has no exporter"))?;
         let signature = body.signature.as_ref().map(|signature| &signature.0[..]);
         self.vault
-            .offer(key, &exporter, signature, now)
+            .offer(key, &exporter, signature, self.now)
             .map_err(ApiError::refused_key)?;
         self.endorsement = body.endorsement;
         self.health = Health::Loading { percent: 0 };

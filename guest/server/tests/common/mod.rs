@@ -111,10 +111,14 @@ impl Running {
                 if let Some(engine) = make() {
                     let model = model(config.model.name.as_deref().unwrap_or(engine.name()));
                     server.install(engine, model);
-                    server.set_health(Health::Ready { boot_ms: 7 });
                 }
-                // Outside a trust domain the certificate that names the model is there at once.
-                server.poll(Duration::ZERO);
+                // Until it is ready, if it can be; the certificate is replaced on the way.
+                for _ in 0..1000 {
+                    server.poll(Duration::from_millis(7));
+                    if server.health() != Health::Warming {
+                        break;
+                    }
+                }
                 let _ = certificate.send(server.certificate().to_vec());
                 serve(&mut server, &listener, &received, &stop);
             }
