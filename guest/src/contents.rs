@@ -53,12 +53,6 @@ impl Reading {
         })
     }
 
-    /// How much has arrived, 0 to 100.
-    pub fn percent(&self) -> u8 {
-        let part = self.filled as u64 * 100 / self.disk.label().length.max(1);
-        part.min(100) as u8
-    }
-
     /// Takes in what has arrived, without waiting. Returns whether anything had.
     ///
     /// # Errors

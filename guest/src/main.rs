@@ -13,6 +13,7 @@ mod mem;
 mod contents;
 mod devices;
 mod inference;
+mod model;
 mod service;
 
 use core::fmt;

@@ -10,19 +10,23 @@ use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 
+use attestation::events::ModelIdentity;
 use engine::{Engine, EngineError, LoadError};
 use kernels::Isa;
 use machine::acceptance::Reserve;
+use machine::heap::Arena;
 use machine::net::{AddressError, ListenConfig, Network, StaticAddress, Stream};
 use machine::smp::Team;
 use machine::virtio::blk::Role;
 use machine::virtio::{DeviceKind, Devices, Failure as DeviceFailure};
 use machine::{clock, entropy, println, smp};
+use seal::Contents;
 use server::config::{Address, Listen};
-use server::{Config, ConfigError, Health, Identity, Platform, Server, WallClock};
+use server::{Config, ConfigError, Health, Inference, Platform, Server, WallClock};
 
 use crate::contents::{ReadError, Reading};
 use crate::inference::{self, Workers};
+use crate::model::{Model, ModelError, Turn};
 
 /// How long the machine sleeps between two looks at its devices while nothing happens.
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
@@ -35,6 +39,7 @@ enum Failure {
     ConfigTooLong,
     Address(AddressError),
     Read(ReadError),
+    Model(ModelError),
     NoModel,
     BrokenDisk(DeviceFailure),
     Load(LoadError),
@@ -48,6 +53,7 @@ impl fmt::Display for Failure {
             Self::ConfigTooLong => write!(f, "configuration: longer than {CONFIG_LIMIT} bytes"),
             Self::Address(error) => write!(f, "configuration: `address`: {error}"),
             Self::Read(error) => error.fmt(f),
+            Self::Model(error) => error.fmt(f),
             Self::NoModel => f.write_str(
                 "there is no model: attach a GGUF file as a virtio-blk disk with the serial model:<bytes>",
             ),
@@ -60,8 +66,10 @@ impl fmt::Display for Failure {
 
 /// How far the model has come.
 enum Stage {
-    /// It is being read; the percentage last printed.
-    Loading(Box<Reading>, u8),
+    /// It is on its way; the percentage last printed.
+    Loading(Box<Model>, u8),
+    /// It is there and being tried out.
+    Warming,
     /// It is served, or never will be.
     Settled,
 }
@@ -104,14 +112,13 @@ impl Service {
             Err(failure) => (Config::default(), None, Some(failure)),
         };
         let clock = Arc::new(MachineClock);
-        let identity = Identity::generate(clock.unix_time()).map_err(|error| error.to_string())?;
         let isa = Isa::detect();
         let platform = Platform {
             isa: isa.to_string(),
             vcpus: team.count(),
         };
         let server =
-            Server::new(&config, identity, platform, clock).map_err(|error| error.to_string())?;
+            Server::new(&config, None, platform, clock).map_err(|error| error.to_string())?;
         let mut seed = [0; 8];
         entropy::fill(&mut seed).map_err(|error| error.to_string())?;
         let listen = ListenConfig {
@@ -141,18 +148,18 @@ impl Service {
             team,
             reserve: Some(reserve),
         };
-        let reading = match (failure, model) {
+        let model = match (failure, model) {
             (Some(failure), _) => Err(failure),
-            (None, Some(disk)) => Reading::start(disk).map_err(Failure::Read),
+            (None, Some(disk)) => Ok(Model::start(disk)),
             (None, None) => Err(failures
                 .into_iter()
                 .find(|failure| failure.kind == DeviceKind::Block)
                 .map_or(Failure::NoModel, Failure::BrokenDisk)),
         };
-        match reading {
-            Ok(reading) => {
+        match model {
+            Ok(model) => {
                 service.server.set_health(Health::Loading { percent: 0 });
-                service.stage = Stage::Loading(Box::new(reading), 0);
+                service.stage = Stage::Loading(Box::new(model), 0);
             }
             Err(failure) => service.fail(&failure),
         }
@@ -180,53 +187,88 @@ impl Service {
             println!("vitrine: {kind} shut down: {error}");
         }
         busy |= self.server.poll(clock::now());
-        if let Stage::Loading(..) = self.stage {
-            match self.load() {
+        match self.stage {
+            Stage::Loading(..) => match self.load() {
                 Ok(arrived) => busy |= arrived,
                 Err(failure) => self.fail(&failure),
-            }
+            },
+            Stage::Warming => self.announce(),
+            Stage::Settled => {}
         }
         busy
     }
 
-    /// Takes in the next piece of the model; with the last one, serves it.
+    /// Takes in the next piece of the model; with the last one, serves it. Returns whether there was one.
     fn load(&mut self) -> Result<bool, Failure> {
-        let Stage::Loading(reading, printed) = &mut self.stage else {
+        let Stage::Loading(model, printed) = &mut self.stage else {
             return Ok(false);
         };
-        let arrived = reading.advance().map_err(Failure::Read)?;
-        let percent = reading.percent();
-        self.server.set_health(Health::Loading { percent });
-        if percent / 10 > *printed / 10 {
-            println!("vitrine: loading {percent} %");
-            *printed = percent;
+        let turn = match self.server.take_key() {
+            Some((envelope, key)) => {
+                println!("vitrine: opening the sealed model");
+                model.open(envelope, &key, self.team)
+            }
+            None => model.advance(self.team),
+        };
+        match turn.map_err(Failure::Model)? {
+            Turn::Idle => return Ok(false),
+            Turn::Arriving(percent) => {
+                self.server.set_health(Health::Loading { percent });
+                if percent / 10 > *printed / 10 {
+                    println!("vitrine: loading {percent} %");
+                    *printed = percent;
+                }
+            }
+            Turn::Sealed(envelope) => {
+                println!("vitrine: the model is sealed and waits for its key");
+                *printed = 0;
+                self.server.seal(envelope);
+            }
+            Turn::Refused(error) => println!("vitrine: the model was not opened: {error}"),
+            Turn::Complete(contents) => {
+                self.stage = Stage::Warming;
+                self.open_model(contents)?;
+            }
         }
-        if reading.is_complete()
-            && let Stage::Loading(reading, _) = core::mem::replace(&mut self.stage, Stage::Settled)
-        {
-            self.open_model(reading.into_memory().leak())?;
-        }
-        Ok(arrived)
+        Ok(true)
     }
 
-    /// Makes an engine of the model and starts to serve it.
-    fn open_model(&mut self, file: &'static [u8]) -> Result<(), Failure> {
-        let model = engine::Model::load(file).map_err(Failure::Load)?;
+    /// Makes an engine of the model and begins to serve it.
+    fn open_model(&mut self, contents: Contents<Arena>) -> Result<(), Failure> {
+        let Contents {
+            memory,
+            sealed,
+            plaintext,
+        } = contents;
+        let model = engine::Model::load(memory.leak()).map_err(Failure::Load)?;
         let Some(reserve) = self.reserve.take() else {
             return Ok(());
         };
         let engine = inference::engine(model, self.isa, self.team, &self.config, reserve)
             .map_err(Failure::Engine)?;
-        self.server.install(engine);
-        let boot_ms = clock::now().as_millis() as u64;
-        self.server.set_health(Health::Ready { boot_ms });
+        let name = self.config.model.name.as_deref();
+        let name = name.unwrap_or_else(|| Inference::name(&engine));
+        let identity = ModelIdentity {
+            name: server::measured_name(name).into(),
+            sealed,
+            plaintext,
+        };
+        self.server.install(engine, identity);
+        Ok(())
+    }
+
+    /// Says when the service is ready.
+    fn announce(&mut self) {
+        let Health::Ready { boot_ms } = self.server.health() else {
+            return;
+        };
+        self.stage = Stage::Settled;
         let Listen { tcp, vsock, .. } = self.config.listen;
         println!(
             "vitrine: ready tcp={tcp} vsock={vsock} isa={} vcpus={} boot_ms={boot_ms}",
             self.isa,
             self.team.count(),
         );
-        Ok(())
     }
 
     fn fail(&mut self, failure: &Failure) {

@@ -142,7 +142,10 @@ mod tests {
         let signature = pair.sign(&release_message(&[1; 32]));
         let signature = signature.as_ref();
         assert_eq!(verify_release(&public, &[1; 32], signature), Ok(()));
-        assert_eq!(verify_release(&public, &[2; 32], signature), Err(BadSignature));
+        assert_eq!(
+            verify_release(&public, &[2; 32], signature),
+            Err(BadSignature)
+        );
         assert_eq!(pair.sign(&session_message(b"")).as_ref().len(), 64);
         assert_ne!(session_message(b"a"), session_message(b"b"));
     }

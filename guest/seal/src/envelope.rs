@@ -40,7 +40,31 @@ pub enum EnvelopeError {
     Layout(LayoutError),
 }
 
+/// What a file is, by its first bytes.
+#[derive(Debug)]
+pub enum Kind {
+    /// More of them are needed.
+    Unclear,
+    /// A sealed file.
+    Sealed(Envelope),
+    /// Any other.
+    Plain,
+}
+
 impl Envelope {
+    /// Tells what a file of `length` bytes is from its first ones.
+    ///
+    /// # Errors
+    /// It begins like a sealed file and is none.
+    pub fn identify(start: &[u8], length: u64) -> Result<Kind, EnvelopeError> {
+        match Self::read(start, length) {
+            Ok(None) => Ok(Kind::Unclear),
+            Ok(Some(envelope)) => Ok(Kind::Sealed(envelope)),
+            Err(EnvelopeError::Header(HeaderError::NotAge)) => Ok(Kind::Plain),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Reads the envelope of a file of `length` bytes from its first ones. None if more of them are needed.
     ///
     /// # Errors

@@ -21,13 +21,15 @@
 
 extern crate alloc;
 
+mod arrival;
 mod envelope;
 mod header;
 mod key;
 mod layout;
 mod opening;
 
-pub use envelope::{Envelope, EnvelopeError, WrongKey};
+pub use arrival::{Arrival, Contents, Plain};
+pub use envelope::{Envelope, EnvelopeError, Kind, WrongKey};
 pub use header::{HEADER_LIMIT, Header, HeaderError, Stanza};
 pub use key::FileKey;
 pub use layout::{CHUNK, Layout, LayoutError, TAG};

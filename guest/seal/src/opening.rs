@@ -325,7 +325,8 @@ fn nonce(index: u64, last: bool) -> Nonce {
     Nonce::assume_unique_for_key(nonce)
 }
 
-fn finish(digest: &Context) -> [u8; 32] {
+/// The digest of everything a context has taken in.
+pub(crate) fn finish(digest: &Context) -> [u8; 32] {
     let mut bytes = [0; 32];
     bytes.copy_from_slice(digest.clone().finish().as_ref());
     bytes

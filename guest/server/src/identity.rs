@@ -104,7 +104,10 @@ impl Candidate {
         let mut builder = CertificateBuilder::new(
             profile,
             SerialNumber::new(&serial)?,
-            Validity::new(moment(self.period.not_before)?, moment(self.period.not_after)?),
+            Validity::new(
+                moment(self.period.not_before)?,
+                moment(self.period.not_after)?,
+            ),
             self.key.public_key_info()?,
         )?;
         let mut names = Vec::new();

@@ -4,10 +4,19 @@
 use alloc::vec::Vec;
 use core::fmt::Debug;
 
+use attestation::events::MAX_MODEL_NAME;
 use engine::{Engine, Event, Request, SequenceId, SubmitError, Workers};
 
 /// What a model is called if its file has no name for it.
 pub const UNNAMED: &str = "qwen3";
+
+/// The name under which a model is measured and served: `name`, as far as evidence has room for it.
+pub fn measured_name(name: &str) -> &str {
+    match name {
+        "" => UNNAMED,
+        name => &name[..name.floor_char_boundary(MAX_MODEL_NAME)],
+    }
+}
 
 /// An engine with a model in it.
 pub trait Inference {

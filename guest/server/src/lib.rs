@@ -38,7 +38,7 @@ pub use api::health::{Health, Platform};
 pub use config::{Config, ConfigError};
 pub use evidence::{QuoteError, TrustDomain};
 pub use identity::IdentityError;
-pub use inference::Inference;
+pub use inference::{Inference, measured_name};
 pub use server::{AtCapacity, Server, SetupError};
 pub use stream::Stream;
 pub use tls::{TlsSetupError, WallClock};

@@ -27,7 +27,9 @@ const LONG: Duration = Duration::from_secs(1000);
 fn start(domain: &Domain, configuration: &str) -> Running {
     let watch = Watch::default();
     let engine = common::engine(Script::default(), &watch);
-    Running::start_in(Some(domain.clone()), configuration, watch, move || Some(engine))
+    Running::start_in(Some(domain.clone()), configuration, watch, move || {
+        Some(engine)
+    })
 }
 
 /// A connection that shows evidence; new servers take a moment to have any.
@@ -84,7 +86,13 @@ fn request(nonce: [u8; 32], purpose: &str) -> String {
 }
 
 /// Whether the reply is an answer to this challenge on this connection.
-fn answers(reply: &Reply, client: &Client, shown: &Shown, nonce: [u8; 32], purpose: Purpose) -> bool {
+fn answers(
+    reply: &Reply,
+    client: &Client,
+    shown: &Shown,
+    nonce: [u8; 32],
+    purpose: Purpose,
+) -> bool {
     assert_eq!(
         (reply.status, reply.header("content-type")),
         (200, Some("application/cbor"))
@@ -105,7 +113,10 @@ fn answers(reply: &Reply, client: &Client, shown: &Shown, nonce: [u8; 32], purpo
 #[test]
 fn the_certificate_carries_claims_under_a_quote() {
     let domain = Domain::default();
-    let server = start(&domain, "[model]\nname = \"mine\"\nversion = 3\n[trust]\nminimum_tcb_evaluation = 17\n");
+    let server = start(
+        &domain,
+        "[model]\nname = \"mine\"\nversion = 3\n[trust]\nminimum_tcb_evaluation = 17\n",
+    );
     let (_, shown) = connect(&server);
     assert_eq!(
         Domain::report_data(&shown.quote),
@@ -130,8 +141,14 @@ fn the_certificate_carries_claims_under_a_quote() {
     assert!(configuration.contains("model.name=mine\n"));
 
     let (not_before, not_after) = shown.validity;
-    assert_eq!((claims.validity.not_before, claims.validity.not_after), shown.validity);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    assert_eq!(
+        (claims.validity.not_before, claims.validity.not_after),
+        shown.validity
+    );
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
     assert!((not_before..not_after).contains(&now));
     assert!(not_after - not_before <= 15 * 60, "a matter of minutes");
 }
@@ -153,7 +170,11 @@ fn without_a_trust_domain_there_is_no_evidence_and_everything_else() {
 fn certificates_are_replaced_without_disturbing_connections() {
     for domain in [Some(Domain::default()), None] {
         let watch = Watch::default();
-        let script = Script { endless: true, step: Duration::from_millis(1), ..Script::default() };
+        let script = Script {
+            endless: true,
+            step: Duration::from_millis(1),
+            ..Script::default()
+        };
         let engine = common::engine(script, &watch);
         let server = Running::start_in(domain.clone(), "", watch, move || Some(engine));
         let old = match domain {
@@ -180,10 +201,17 @@ fn certificates_are_replaced_without_disturbing_connections() {
         });
         let public_key = |der: &[u8]| {
             let certificate = Certificate::from_der(der).unwrap();
-            certificate.tbs_certificate().subject_public_key_info().to_der().unwrap()
+            certificate
+                .tbs_certificate()
+                .subject_public_key_info()
+                .to_der()
+                .unwrap()
         };
         let new = server.connect_to_anybody();
-        assert_ne!(public_key(&new.certificate()), public_key(&old.certificate()));
+        assert_ne!(
+            public_key(&new.certificate()),
+            public_key(&old.certificate())
+        );
         old.wait_for(b"data: [DONE]");
         // The old connection is as good as before.
         old.wait_for(b"0\r\n\r\n");
@@ -196,7 +224,10 @@ fn a_challenge_is_answered_for_this_connection_and_no_other() {
     let domain = Domain::default();
     let server = start(&domain, "");
     let (mut client, shown) = connect(&server);
-    for (name, purpose) in [("session", Purpose::Session), ("key-release", Purpose::KeyRelease)] {
+    for (name, purpose) in [
+        ("session", Purpose::Session),
+        ("key-release", Purpose::KeyRelease),
+    ] {
         let reply = ask(&mut client, [7; 32], name);
         assert!(answers(&reply, &client, &shown, [7; 32], purpose));
         assert!(!answers(&reply, &client, &shown, [8; 32], purpose));
@@ -261,10 +292,22 @@ fn concurrent_challenges_share_one_quote() {
     domain.allow(None);
     for (index, (client, shown)) in clients.iter_mut().enumerate() {
         let reply = client.reply();
-        assert!(answers(&reply, client, shown, [index as u8; 32], Purpose::Session));
+        assert!(answers(
+            &reply,
+            client,
+            shown,
+            [index as u8; 32],
+            Purpose::Session
+        ));
     }
     let reply = other.reply();
-    assert!(answers(&reply, &other, &other_shown, [99; 32], Purpose::KeyRelease));
+    assert!(answers(
+        &reply,
+        &other,
+        &other_shown,
+        [99; 32],
+        Purpose::KeyRelease
+    ));
     // The first alone, the next five together, the other purpose alone.
     assert_eq!(domain.requests().len(), before + 3);
 }
@@ -317,7 +360,13 @@ fn a_quoting_service_that_fails_is_asked_again() {
     domain.fail(None);
     server.pass(LONG);
     let (mut client, shown) = connect(&server);
-    assert!(answers(&ask(&mut client, [2; 32], "session"), &client, &shown, [2; 32], Purpose::Session));
+    assert!(answers(
+        &ask(&mut client, [2; 32], "session"),
+        &client,
+        &shown,
+        [2; 32],
+        Purpose::Session
+    ));
 
     for error in [QuoteError::Timeout, QuoteError::NotOurs, QuoteError::Failed] {
         domain.fail(Some(error));
@@ -336,7 +385,10 @@ fn without_fresh_evidence_nothing_new_is_taken_on() {
     domain.fail(Some(QuoteError::Unavailable));
     server.pass(LONG);
     let health = client.get("/health");
-    assert_eq!((health.status, &health.json()["state"]), (503, &"draining".into()));
+    assert_eq!(
+        (health.status, &health.json()["state"]),
+        (503, &"draining".into())
+    );
     let refused = client.post("/v1/completions", json!({"prompt": "abc"}).to_string());
     assert_eq!(
         (refused.status, &refused.json()["error"]["code"]),

@@ -57,7 +57,10 @@ impl<I: Inference> Service<I> {
     }
 
     /// The response to a challenge, once there is one.
-    pub(crate) fn take_attestation(&mut self, ticket: Ticket) -> Option<Result<Response, ApiError>> {
+    pub(crate) fn take_attestation(
+        &mut self,
+        ticket: Ticket,
+    ) -> Option<Result<Response, ApiError>> {
         let answer = self.attestor.take_answer(ticket)?;
         Some(match answer {
             Ok(body) => Ok(Response {

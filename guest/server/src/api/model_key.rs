@@ -93,10 +93,13 @@ impl<I: Inference> Service<I> {
             boot: hex::encode(self.attestor.boot()),
             public_key: hex::encode(self.attestor.public_key()),
             session_signature: hex::encode(&signature),
-            endorsement: self.endorsement.as_ref().map(|endorsement| ShownEndorsement {
-                not_after: endorsement.not_after,
-                signature: hex::encode(&endorsement.signature.0),
-            }),
+            endorsement: self
+                .endorsement
+                .as_ref()
+                .map(|endorsement| ShownEndorsement {
+                    not_after: endorsement.not_after,
+                    signature: hex::encode(&endorsement.signature.0),
+                }),
         };
         Ok(Response {
             status: Status::OK,

@@ -63,7 +63,8 @@ impl TryFrom<Vec<String>> for Advisories {
 
     fn try_from(mut names: Vec<String>) -> Result<Self, Self::Error> {
         let sound = |name: &String| {
-            (1..=MAX_ADVISORY).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic())
+            (1..=MAX_ADVISORY).contains(&name.len())
+                && name.bytes().all(|byte| byte.is_ascii_graphic())
         };
         if names.len() > MAX_ADVISORIES || !names.iter().all(sound) {
             return Err("must be at most 64 names such as \"INTEL-SA-00837\"");

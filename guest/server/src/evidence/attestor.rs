@@ -351,7 +351,10 @@ impl Attestor {
             .into_iter()
             .partition(|(_, challenge)| challenge.purpose == purpose);
         self.waiting = others;
-        let leaves: Vec<_> = batch.iter().map(|(_, challenge)| challenge.leaf()).collect();
+        let leaves: Vec<_> = batch
+            .iter()
+            .map(|(_, challenge)| challenge.leaf())
+            .collect();
         let tickets = batch.into_iter().map(|(ticket, _)| ticket);
         let started = tree(&leaves)
             .ok_or(QuoteError::Failed)
@@ -368,11 +371,7 @@ impl Attestor {
     }
 
     /// Ends a batch of challenges.
-    fn answer(
-        &mut self,
-        paths: Vec<(Ticket, Vec<Step>)>,
-        outcome: Result<Vec<u8>, QuoteError>,
-    ) {
+    fn answer(&mut self, paths: Vec<(Ticket, Vec<Step>)>, outcome: Result<Vec<u8>, QuoteError>) {
         let answers = paths.into_iter().map(|(ticket, path)| {
             let answer = outcome.clone().map(|quote| Answer { quote, path }.encode());
             (ticket, answer)

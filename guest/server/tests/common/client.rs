@@ -107,7 +107,12 @@ impl Client {
         roots
             .add(CertificateDer::from(certificate.to_vec()))
             .expect("a trust anchor");
-        Self::with_config(address, builder().with_root_certificates(roots).with_no_client_auth())
+        Self::with_config(
+            address,
+            builder()
+                .with_root_certificates(roots)
+                .with_no_client_auth(),
+        )
     }
 
     /// A client that looks at no certificate, only at its key's signature.

@@ -171,6 +171,36 @@ impl Disk {
         })
     }
 
+    /// Goes back to the first byte, for a caller that threw away what it had. Waits until no request is under way, with the
+    /// same deadline as reading.
+    pub fn rewind(&mut self) -> Result<(), DiskError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        self.settle().inspect_err(|error| {
+            self.failed = Some(*error);
+            self.device.fail(DeviceError::Timeout);
+        })?;
+        self.requested = 0;
+        self.position = 0;
+        self.arrived = [false; SLOTS as usize];
+        Ok(())
+    }
+
+    /// Waits until every request has been answered.
+    fn settle(&mut self) -> Result<(), DiskError> {
+        let deadline = self.device.now().saturating_add(TIMEOUT);
+        // A chunk handed out in part has arrived.
+        let first = self.position.div_ceil(CHUNK as u64);
+        while (first..self.requested).any(|chunk| !self.arrived[usize::from(self.slot_of(chunk))]) {
+            self.collect()?;
+            if self.device.now() > deadline {
+                return Err(DeviceError::Timeout.into());
+            }
+        }
+        Ok(())
+    }
+
     fn advance(&mut self, into: &mut [u8]) -> Result<usize, DiskError> {
         self.collect()?;
         let mut copied = 0;

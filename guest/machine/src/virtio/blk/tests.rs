@@ -3,6 +3,7 @@
 use super::super::fake::{FakeDevice, FakeTransport};
 use super::super::test_arena;
 use super::*;
+use alloc::format;
 use alloc::rc::Rc;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -126,6 +127,27 @@ fn a_disk_is_read_whole_whatever_the_step_and_the_order() {
             assert_eq!(read_all(&mut disk, step).unwrap(), contents(length));
             assert!(!fake.borrow().failed());
         }
+    }
+}
+
+#[test]
+fn a_disk_can_be_read_again_wherever_reading_stopped() {
+    let contents = contents(3 * CHUNK + 100);
+    for stop in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK, contents.len()] {
+        let label = format!("model:{}", contents.len());
+        let (_fake, disk) = disk(&label, contents.clone(), Manner::Good);
+        let mut disk = disk.unwrap().unwrap();
+        let mut part = vec![0; stop];
+        let mut held = 0;
+        while held < stop {
+            held += disk.read(&mut part[held..]).unwrap();
+        }
+        disk.rewind().unwrap();
+        assert_eq!(disk.remaining(), contents.len() as u64);
+        assert!(
+            read_all(&mut disk, 4096).unwrap() == contents,
+            "after {stop}"
+        );
     }
 }
 
