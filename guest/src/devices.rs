@@ -3,13 +3,21 @@
 use machine::clock;
 use machine::pci::{ConfigPorts, MmioWindow};
 use machine::println;
-use machine::virtio::{Devices, SharedArena};
+use machine::virtio::{ArenaFull, Devices, SharedArena};
+
+use crate::evidence::Evidence;
 
 /// Starts a driver for every device there is and reports those that cannot be used. Call once: the arena, the PCI ports and
-/// the register window are taken for good.
-pub fn start() -> Devices {
+/// the register window are taken for good. Quotes go through the same arena, so what vouches for the machine, and for the guest's
+/// `executable` on it, comes from here too.
+///
+/// # Errors
+/// The arena has no room for quotes.
+pub fn start(executable: &[u8]) -> Result<(Devices, Evidence), ArenaFull> {
     // SAFETY: this is the machine that the loader made, and nobody else asks.
     let mut arena = unsafe { SharedArena::of_machine() };
+    // SAFETY: this function is called once.
+    let evidence = unsafe { Evidence::of_machine(executable, &mut arena) }?;
     // SAFETY: this is ring 0 of a q35 machine, and nobody else uses the ports.
     let mut ports = unsafe { ConfigPorts::new() };
     let mut window = MmioWindow::new();
@@ -18,5 +26,5 @@ pub fn start() -> Devices {
     for failure in &devices.failures {
         println!("vitrine: left out: {failure}");
     }
-    devices
+    Ok((devices, evidence))
 }

@@ -12,6 +12,7 @@ mod mem;
 
 mod contents;
 mod devices;
+mod evidence;
 mod inference;
 mod model;
 mod service;
@@ -19,10 +20,12 @@ mod service;
 use core::fmt;
 use core::panic::PanicInfo;
 use core::ptr::{self, NonNull};
+use core::slice;
 
 use alloc::boxed::Box;
+use alloc::string::ToString;
 
-use loader::handoff::{Handoff, HandoffError};
+use loader::handoff::{Handoff, HandoffError, Span};
 use loader::memory::{MemoryRange, Use};
 use machine::acceptance::Reserve;
 use machine::entropy::EntropyError;
@@ -70,7 +73,7 @@ unsafe extern "sysv64" fn guest_entry(handoff: &'static Handoff, cpu: u32) -> ! 
     let platform = unsafe { platform::init(handoff.mode) }.map_err(BootError::Platform);
     console::init();
     match platform.and_then(|()| bring_up(handoff)) {
-        Ok((team, reserve)) => serve(team, reserve),
+        Ok((team, reserve)) => serve(team, reserve, handoff),
         Err(error) => fatal::stop(format_args!("{error}")),
     }
 }
@@ -117,17 +120,34 @@ fn add_memory(memory: &[MemoryRange]) {
 }
 
 /// Opens the devices and serves for ever.
-fn serve(team: Team, reserve: Reserve) -> ! {
+fn serve(team: Team, reserve: Reserve, handoff: &Handoff) -> ! {
     println!(
         "vitrine: {} CPUs, {} MiB of memory, TSC {} MHz",
         team.count(),
         (heap::free_bytes() + reserve.bytes()) >> 20,
         clock::frequency() / 1_000_000,
     );
-    match Service::start(devices::start(), Box::leak(Box::new(team)), reserve) {
+    // SAFETY: the loader says where the executable lies, in memory that nobody writes to.
+    let executable = unsafe { bytes(handoff.guest) };
+    let service = devices::start(executable)
+        .map_err(|error| error.to_string())
+        .and_then(|(devices, evidence)| {
+            Service::start(devices, evidence, Box::leak(Box::new(team)), reserve)
+        });
+    match service {
         Ok(service) => service.run(),
         Err(error) => fatal::stop(format_args!("{error}")),
     }
+}
+
+/// The bytes at physical addresses, which are also where they are mapped.
+///
+/// # Safety
+/// They are mapped, and never written to.
+unsafe fn bytes(span: Span) -> &'static [u8] {
+    let start = ptr::with_exposed_provenance(span.start as usize);
+    // SAFETY: the caller's promise.
+    unsafe { slice::from_raw_parts(start, span.length as usize) }
 }
 
 #[panic_handler]

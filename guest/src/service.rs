@@ -15,6 +15,7 @@ use engine::{Engine, EngineError, LoadError};
 use kernels::Isa;
 use machine::acceptance::Reserve;
 use machine::heap::Arena;
+use machine::measurement::ModelRegister;
 use machine::net::{AddressError, ListenConfig, Network, StaticAddress, Stream};
 use machine::smp::Team;
 use machine::virtio::blk::Role;
@@ -25,6 +26,7 @@ use server::config::{Address, Listen};
 use server::{Config, ConfigError, Health, Inference, Platform, Server, WallClock};
 
 use crate::contents::{ReadError, Reading};
+use crate::evidence::{self, Evidence, MeasureError};
 use crate::inference::{self, Workers};
 use crate::model::{Model, ModelError, Turn};
 
@@ -40,6 +42,7 @@ enum Failure {
     Address(AddressError),
     Read(ReadError),
     Model(ModelError),
+    Measure(MeasureError),
     NoModel,
     BrokenDisk(DeviceFailure),
     Load(LoadError),
@@ -54,6 +57,7 @@ impl fmt::Display for Failure {
             Self::Address(error) => write!(f, "configuration: `address`: {error}"),
             Self::Read(error) => error.fmt(f),
             Self::Model(error) => error.fmt(f),
+            Self::Measure(error) => error.fmt(f),
             Self::NoModel => f.write_str(
                 "there is no model: attach a GGUF file as a virtio-blk disk with the serial model:<bytes>",
             ),
@@ -92,18 +96,19 @@ pub struct Service {
     config: Config,
     isa: Isa,
     team: &'static Team,
-    /// Memory to come. Gone once the model is served or never will be.
-    reserve: Option<Reserve>,
+    /// What the model takes: memory to come, and the right to be measured. Gone once it is served or never will be.
+    reserve: Option<(Reserve, ModelRegister)>,
 }
 
 impl Service {
-    /// Reads the configuration, makes the identity and starts to listen. With a bad configuration it listens where the
+    /// Reads and measures the configuration, makes the identity and starts to listen. With a bad configuration it listens where the
     /// default one says, to tell so.
     ///
     /// # Errors
     /// One line: without randomness or an identity there is nobody to tell anything to.
     pub fn start(
         mut devices: Devices,
+        evidence: Evidence,
         team: &'static Team,
         mut reserve: Reserve,
     ) -> Result<Self, String> {
@@ -117,8 +122,10 @@ impl Service {
             isa: isa.to_string(),
             vcpus: team.count(),
         };
+        let measured = evidence.configure(&config.canonical());
+        let (domain, register) = measured.map_err(|error| error.to_string())?;
         let server =
-            Server::new(&config, None, platform, clock).map_err(|error| error.to_string())?;
+            Server::new(&config, domain, platform, clock).map_err(|error| error.to_string())?;
         let mut seed = [0; 8];
         entropy::fill(&mut seed).map_err(|error| error.to_string())?;
         let listen = ListenConfig {
@@ -146,7 +153,7 @@ impl Service {
             config,
             isa,
             team,
-            reserve: Some(reserve),
+            reserve: Some((reserve, register)),
         };
         let model = match (failure, model) {
             (Some(failure), _) => Err(failure),
@@ -241,7 +248,7 @@ impl Service {
             plaintext,
         } = contents;
         let model = engine::Model::load(memory.leak()).map_err(Failure::Load)?;
-        let Some(reserve) = self.reserve.take() else {
+        let Some((reserve, register)) = self.reserve.take() else {
             return Ok(());
         };
         let engine = inference::engine(model, self.isa, self.team, &self.config, reserve)
@@ -253,6 +260,7 @@ impl Service {
             sealed,
             plaintext,
         };
+        evidence::measure(register, &identity).map_err(Failure::Measure)?;
         self.server.install(engine, identity);
         Ok(())
     }

@@ -8,7 +8,7 @@ use alloc::{boxed::Box, collections::BTreeMap, sync::Arc, vec::Vec};
 use core::{mem, time::Duration};
 
 use attestation::{
-    Sha384,
+    MAX_QUOTE, Sha384,
     certificate::Evidence,
     challenge::{Answer, Challenge, Purpose, Role, Step, tree},
     claims::{Claims, MinimumTcb, Model},
@@ -225,6 +225,11 @@ impl Attestor {
                 return false;
             };
             active = true;
+            // A longer one would not fit into what clients read.
+            let outcome = outcome.and_then(|quote| match quote.len() {
+                1..=MAX_QUOTE => Ok(quote),
+                _ => Err(QuoteError::NotOurs),
+            });
             match self.job.take() {
                 Some(Job::Challenges(paths)) => self.answer(paths, outcome),
                 Some(job) => self.conclude(job, outcome, now),
