@@ -1,5 +1,6 @@
 //! A model file on its way into memory, sealed or plain: whoever takes it in need not know which.
 
+use alloc::boxed::Box;
 use core::ops::DerefMut;
 
 use ring::digest::{Context, SHA256};
@@ -11,7 +12,7 @@ use crate::{Envelope, FileKey, OpenError, Opening, Parallel, opening::finish};
 /// `M` is the memory it ends up in, as plaintext.
 pub enum Arrival<M: DerefMut<Target = [u8]>> {
     /// Opened as it arrives.
-    Sealed(Opening<M>),
+    Sealed(Box<Opening<M>>),
     /// Taken as it is.
     Plain(Plain<M>),
 }
@@ -40,7 +41,7 @@ impl<M: DerefMut<Target = [u8]>> Arrival<M> {
     /// # Errors
     /// As [`Opening::new`].
     pub fn sealed(envelope: Envelope, key: &FileKey, memory: M) -> Result<Self, OpenError> {
-        Opening::new(envelope, key, memory).map(Self::Sealed)
+        Opening::new(envelope, key, memory).map(|opening| Self::Sealed(Box::new(opening)))
     }
 
     /// Awaits a plain file. `memory` is as long as it.

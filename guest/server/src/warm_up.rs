@@ -11,9 +11,9 @@ use engine::{Event, Request, Sampling};
 use crate::{Health, Inference, api::Service};
 
 /// Tokens of a prompt.
-const PROMPT: usize = 32;
+const PROMPT: usize = 4;
 /// Prompts that are computed in a step, at least: the first sequence must still be at its answer when the last one begins.
-const PROMPTS: usize = 8;
+const PROMPTS: usize = 32;
 
 /// The service's way from [`Health::Warming`] to [`Health::Ready`].
 pub(crate) struct WarmUp<I: Inference> {
