@@ -184,8 +184,14 @@ pub struct Health {
 #[serde(rename_all = "lowercase")]
 pub enum State {
     Booting,
+    /// The model is sealed, and its key has not come.
+    Sealed,
     Loading,
+    /// The model is there, and being tried out.
+    Warming,
     Ready,
+    /// The evidence has expired and cannot be renewed: nothing new is taken on.
+    Draining,
     Failed,
 }
 

@@ -32,6 +32,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             health.isa.as_deref().unwrap_or("unknown instruction set"),
         ),
         State::Booting => "booting".to_owned(),
+        State::Sealed => "sealed: the model waits for its key".to_owned(),
+        State::Warming => "warming up".to_owned(),
+        State::Draining => "draining: its evidence has expired and cannot be renewed".to_owned(),
         State::Loading => format!("loading: {} %", health.percent.unwrap_or(0)),
         State::Failed => format!(
             "failed: {}",

@@ -306,7 +306,9 @@ impl Progress {
                 (State::Loading, Some(percent)) => format!("loading the model: {percent} %"),
                 (State::Loading, None) => "loading the model".to_owned(),
                 (State::Booting, _) => "booting".to_owned(),
-                (State::Ready | State::Failed, _) => return,
+                (State::Sealed, _) => "waiting for the model's key".to_owned(),
+                (State::Warming, _) => "warming up".to_owned(),
+                (State::Ready | State::Draining | State::Failed, _) => return,
             },
             Err(_) => "booting".to_owned(),
         };

@@ -24,7 +24,7 @@ use std::{
 use attestation::events::ModelIdentity;
 use server::{Config, Health, Inference, Platform, Server, TrustDomain, WallClock};
 
-use seal::Envelope;
+use seal::{Arrival, Envelope, FileKey};
 
 pub use client::{Client, Reply};
 pub use domain::Domain;
@@ -89,6 +89,25 @@ impl Running {
         watch: Watch,
         make: impl FnOnce() -> Option<I> + Send + 'static,
     ) -> Self {
+        Self::launch(domain, configuration, watch, None, make)
+    }
+
+    /// A server in a trust domain whose scripted engine waits until this sealed file is opened.
+    pub fn sealed(domain: Domain, configuration: &str, file: Vec<u8>) -> Self {
+        let watch = Watch::default();
+        let engine = engine(Script::default(), &watch);
+        Self::launch(Some(domain), configuration, watch, Some(file), move || {
+            Some(engine)
+        })
+    }
+
+    fn launch<I: Inference>(
+        domain: Option<Domain>,
+        configuration: &str,
+        watch: Watch,
+        sealed: Option<Vec<u8>>,
+        make: impl FnOnce() -> Option<I> + Send + 'static,
+    ) -> Self {
         let config = Config::parse(configuration.as_bytes()).expect("a valid configuration");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
         listener
@@ -108,7 +127,10 @@ impl Running {
                 let clock = Arc::new(HostClock);
                 let domain = domain.map(|domain| Box::new(domain) as Box<dyn TrustDomain>);
                 let mut server = Server::new(&config, domain, platform, clock).expect("a server");
-                if let Some(engine) = make() {
+                let mut engine = make();
+                if let Some(file) = &sealed {
+                    server.seal(envelope(file));
+                } else if let Some(engine) = engine.take() {
                     let model = model(config.model.name.as_deref().unwrap_or(engine.name()));
                     server.install(engine, model);
                 }
@@ -120,7 +142,10 @@ impl Running {
                     }
                 }
                 let _ = certificate.send(server.certificate().to_vec());
-                serve(&mut server, &listener, &received, &stop);
+                let mut model = sealed
+                    .zip(engine)
+                    .map(|(file, engine)| Sealed { file, engine });
+                serve(&mut server, &mut model, &listener, &received, &stop);
             }
         });
         Self {
@@ -142,9 +167,9 @@ impl Running {
         self.change(Change::Time(time));
     }
 
-    /// Gives the server a sealed model to wait for.
-    pub fn seal(&self, envelope: Envelope) {
-        self.change(Change::Seal(envelope));
+    /// Puts another sealed file in the place of the one the server waits to open.
+    pub fn replace(&self, file: Vec<u8>) {
+        self.change(Change::File(file));
     }
 
     fn change(&self, change: Change) {
@@ -167,7 +192,7 @@ impl Running {
 enum Change {
     Health(Health),
     Time(Duration),
-    Seal(Envelope),
+    File(Vec<u8>),
 }
 
 /// A model of this name, with digests of its own.
@@ -179,9 +204,49 @@ pub fn model(name: &str) -> ModelIdentity {
     }
 }
 
+/// A sealed file with the engine that is to be had from it.
+struct Sealed<I> {
+    file: Vec<u8>,
+    engine: I,
+}
+
+/// The envelope of a sealed file.
+pub fn envelope(file: &[u8]) -> Envelope {
+    let envelope = Envelope::read(file, file.len() as u64).expect("a sealed file");
+    envelope.expect("a whole file")
+}
+
+/// Opens the file with a key that has come; without success the server waits for another.
+fn open<I: Inference>(
+    server: &mut Server<Socket, I>,
+    model: &mut Option<Sealed<I>>,
+    (sealed, key): (Envelope, FileKey),
+) {
+    let Sealed { file, engine } = model.take().expect("one key at most");
+    let payload = sealed.length();
+    let memory = vec![0; sealed.layout().plaintext_length() as usize];
+    let mut arrival = Arrival::sealed(sealed, &key, memory).expect("the right key");
+    let pushed = arrival.push(&file[payload..], &|task| task());
+    match pushed.and_then(|()| arrival.finish(&|task| task())) {
+        Ok(contents) => {
+            let identity = ModelIdentity {
+                name: engine.name().into(),
+                sealed: contents.sealed,
+                plaintext: contents.plaintext,
+            };
+            server.install(engine, identity);
+        }
+        Err(_) => {
+            server.seal(envelope(&file));
+            *model = Some(Sealed { file, engine });
+        }
+    }
+}
+
 /// The loop a composition root has.
 fn serve<I: Inference>(
     server: &mut Server<Socket, I>,
+    model: &mut Option<Sealed<I>>,
     listener: &TcpListener,
     changes: &mpsc::Receiver<Change>,
     stop: &AtomicBool,
@@ -196,8 +261,11 @@ fn serve<I: Inference>(
         match changes.try_recv() {
             Ok(Change::Health(health)) => server.set_health(health),
             Ok(Change::Time(time)) => passed += time,
-            Ok(Change::Seal(envelope)) => server.seal(envelope),
+            Ok(Change::File(file)) => model.as_mut().expect("a sealed model").file = file,
             Err(_) => {}
+        }
+        if let Some(key) = server.take_key() {
+            open(server, model, key);
         }
         if !server.poll(start.elapsed() + passed) {
             std::thread::sleep(Duration::from_micros(200));
