@@ -15,9 +15,11 @@ mod hardware_report;
 mod health;
 mod host;
 mod measure;
+mod provision;
 mod proxy;
 mod run;
 mod sampling;
+mod seal;
 mod shell;
 mod synthesize;
 mod terminal;
@@ -69,6 +71,8 @@ enum Command {
     Proxy(proxy::Args),
     Health(health::Args),
     Verify(verify::Args),
+    Seal(seal::Args),
+    Provision(provision::Args),
     Generate(generate::Args),
     Tokenize(tokenize::Args),
     Eval(eval::Args),
@@ -86,6 +90,8 @@ fn main() -> ExitCode {
         Command::Proxy(args) => proxy::run(&args),
         Command::Health(args) => health::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Seal(args) => seal::run(&args),
+        Command::Provision(args) => provision::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Eval(args) => eval::run(&args),
