@@ -1,9 +1,10 @@
 //! The devices of the machine, started once, behind one arena of memory that they may see.
 
-use machine::clock;
-use machine::pci::{ConfigPorts, MmioWindow};
+use machine::interrupts::DEVICE_VECTOR;
+use machine::pci::{ConfigPorts, Message, MmioWindow};
 use machine::println;
 use machine::virtio::{ArenaFull, Devices, SharedArena};
+use machine::{apic, clock};
 
 use crate::evidence::Evidence;
 
@@ -21,8 +22,10 @@ pub fn start(executable: &[u8]) -> Result<(Devices, Evidence), ArenaFull> {
     // SAFETY: this is ring 0 of a q35 machine, and nobody else uses the ports.
     let mut ports = unsafe { ConfigPorts::new() };
     let mut window = MmioWindow::new();
+    let interrupt = Message::new(apic::id(), DEVICE_VECTOR);
     // SAFETY: outside a TD the loader maps the window one to one; there is no RAM in it, and this is the only window.
-    let devices = unsafe { Devices::start(&mut ports, &mut window, &mut arena, clock::now) };
+    let devices =
+        unsafe { Devices::start(&mut ports, &mut window, &mut arena, clock::now, interrupt) };
     for failure in &devices.failures {
         println!("vitrine: left out: {failure}");
     }

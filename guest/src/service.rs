@@ -30,8 +30,10 @@ use crate::evidence::{self, Evidence, MeasureError};
 use crate::inference::{self, Workers};
 use crate::model::{Model, ModelError, Turn};
 
-/// How long the machine sleeps between two looks at its devices while nothing happens.
+/// How long the machine sleeps between two looks at its devices while nothing happens, if one of them raises no interrupts.
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
+/// How long it sleeps if all do: timers of connections are this late at most.
+const PATIENCE: Duration = Duration::from_millis(25);
 /// The largest configuration that is read.
 const CONFIG_LIMIT: u64 = 64 << 10;
 
@@ -96,6 +98,8 @@ pub struct Service {
     config: Config,
     isa: Isa,
     team: &'static Team,
+    /// How long to sleep at most.
+    patience: Duration,
     /// What the model takes: memory to come, and the right to be measured. Gone once it is served or never will be.
     reserve: Option<(Reserve, ModelRegister)>,
 }
@@ -143,6 +147,7 @@ impl Service {
             card,
             vsock,
             failures,
+            polled,
             ..
         } = devices;
         let network = Network::new(&listen, card, vsock, u64::from_le_bytes(seed), clock::now());
@@ -153,6 +158,7 @@ impl Service {
             config,
             isa,
             team,
+            patience: if polled { POLL_INTERVAL } else { PATIENCE },
             reserve: Some((reserve, register)),
         };
         let model = match (failure, model) {
@@ -177,7 +183,7 @@ impl Service {
     pub fn run(mut self) -> ! {
         loop {
             if !self.turn() {
-                smp::idle(POLL_INTERVAL);
+                smp::idle(self.patience);
             }
         }
     }

@@ -11,6 +11,7 @@ use core::fmt;
 use core::ops::{Deref, DerefMut, Range};
 use core::ptr::{self, NonNull};
 
+use crate::paging;
 use crate::sync::SpinLock;
 use regions::Regions;
 
@@ -132,9 +133,17 @@ fn remember(range: Range<usize>) {
 /// Nothing of it may be in use: neither by this CPU, whose stack must be elsewhere, nor by another.
 pub unsafe fn wipe() {
     for range in RANGES.lock().iter() {
-        let start: *mut u8 = ptr::with_exposed_provenance_mut(range.start);
-        // SAFETY: `add` was given this memory, and it is not in use any more.
-        unsafe { start.write_bytes(0, range.len()) }
+        let mut address = range.start;
+        while address < range.end {
+            // The guards below stacks are not mapped any more.
+            let end = paging::leaf_end(address).map(|end| end.min(range.end));
+            if let Some(end) = end {
+                let start: *mut u8 = ptr::with_exposed_provenance_mut(address);
+                // SAFETY: `add` was given this memory, it is mapped, and it is not in use any more.
+                unsafe { start.write_bytes(0, end - address) }
+            }
+            address = end.unwrap_or(address + regions::PAGE);
+        }
     }
 }
 

@@ -31,7 +31,7 @@ use crate::{apic, fatal, platform};
 pub const TIMER_VECTOR: u8 = 0x20;
 /// The vector by which CPUs wake each other.
 pub const WAKE_VECTOR: u8 = 0x21;
-/// The vector that devices may use for message-signalled interrupts: it ends a [`wait`], nothing else.
+/// The vector of devices' message-signalled interrupts: it ends a [`wait`], nothing else.
 pub const DEVICE_VECTOR: u8 = 0x22;
 /// The local APIC's answer when an interrupt vanished before it was delivered. Must not be acknowledged.
 pub const SPURIOUS_VECTOR: u8 = 0xff;

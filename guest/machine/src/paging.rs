@@ -1,9 +1,11 @@
 //! The one change made to the loader's map: a page taken out of it, so that a stack which overflows faults instead of corrupting its neighbour.
+//!
+//! The tables that this takes are not in the heap, which may be wiped while they are in use.
 
-use alloc::alloc::{alloc_zeroed, handle_alloc_error};
-use core::alloc::Layout;
 use core::arch::asm;
+use core::cell::UnsafeCell;
 use core::ptr;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 const PAGE: usize = 4096;
 const PRESENT: u64 = 1;
@@ -14,7 +16,30 @@ const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 #[repr(C, align(4096))]
 struct Table([u64; 512]);
 
-/// Takes the page at `address` out of the map. Larger leaves are split first. Does nothing if the page is not mapped.
+/// Tables for large leaves that are split: the stacks of 255 CPUs take fewer.
+const TABLES: usize = 48;
+static POOL: Pool = Pool {
+    tables: [const { UnsafeCell::new(Table([0; 512])) }; TABLES],
+    used: AtomicUsize::new(0),
+};
+
+struct Pool {
+    tables: [UnsafeCell<Table>; TABLES],
+    used: AtomicUsize,
+}
+
+// SAFETY: each table is given out once.
+unsafe impl Sync for Pool {}
+
+impl Pool {
+    fn take(&self) -> Option<*mut Table> {
+        let table = self.tables.get(self.used.fetch_add(1, Ordering::Relaxed))?;
+        Some(table.get())
+    }
+}
+
+/// Takes the page at `address` out of the map. Larger leaves are split first. Does nothing if the page is not mapped, or if there is no table left
+/// to split a leaf with.
 ///
 /// # Safety
 /// The page must be RAM that belongs to the caller and that nothing will access any more. No other CPU may have used it: their translation
@@ -30,7 +55,10 @@ pub unsafe fn unmap(address: usize) {
                 return;
             }
             if *entry & LARGE != 0 {
-                *entry = split(*entry, level);
+                let Some(table) = POOL.take() else {
+                    return;
+                };
+                *entry = split(*entry, level, table);
             }
             table = ptr::with_exposed_provenance_mut((*entry & ADDRESS) as usize);
         }
@@ -39,18 +67,33 @@ pub unsafe fn unmap(address: usize) {
     }
 }
 
-/// A table of 512 smaller leaves that together map what the large leaf `entry` of `level` maps; returns the entry that points to it.
-fn split(entry: u64, level: u32) -> u64 {
-    let layout = Layout::new::<Table>();
-    // SAFETY: the layout is not empty.
-    let table = unsafe { alloc_zeroed(layout) }.cast::<Table>();
-    if table.is_null() {
-        handle_alloc_error(layout);
+/// Where the mapping that `address` is part of ends, or `None` if it is not mapped. Only on the machine.
+pub fn leaf_end(address: usize) -> Option<usize> {
+    let mut table: *const Table = root();
+    for level in (0..4).rev() {
+        // SAFETY: the tables are identity mapped, and change only before other CPUs use what is taken out of them.
+        let entry = unsafe { (*table).0[index(address, level)] };
+        if entry & PRESENT == 0 {
+            return None;
+        }
+        if level == 0 || entry & LARGE != 0 {
+            let size = PAGE << (9 * level);
+            return Some((address / size + 1) * size);
+        }
+        table = ptr::with_exposed_provenance((entry & ADDRESS) as usize);
     }
+    None
+}
+
+/// Makes `table` one of 512 smaller leaves that together map what the large leaf `entry` of `level` maps; returns the entry that points to it.
+///
+/// # Safety
+/// Nothing else may refer to the table.
+unsafe fn split(entry: u64, level: u32, table: *mut Table) -> u64 {
     let smaller = (PAGE as u64) << (9 * (level - 1));
     // A leaf of the last level has no such bit: there it means something else.
     let first = if level == 1 { entry & !LARGE } else { entry };
-    // SAFETY: fresh memory for a table, which nothing else refers to.
+    // SAFETY: passed on from the caller.
     unsafe { (*table).0 = core::array::from_fn(|number| first + smaller * number as u64) }
     // The rights of the leaves decide: pointers to tables allow everything, as the loader's do.
     const POINTER: u64 = 0x63;
@@ -76,13 +119,16 @@ mod tests {
     fn splitting_keeps_every_translation() {
         const NO_EXECUTE: u64 = 1 << 63;
         let gigabyte = 0x4000_0000 | 0x63 | LARGE | NO_EXECUTE;
-        let pointer = split(gigabyte, 2);
+        let take = || POOL.take().expect("a table");
+        // SAFETY: the pool gives each table once.
+        let pointer = unsafe { split(gigabyte, 2, take()) };
         let table: *const Table = ptr::with_exposed_provenance((pointer & ADDRESS) as usize);
         // SAFETY: `split` just made this table.
         let entries = unsafe { (*table).0 };
         assert_eq!(entries[0], gigabyte);
         assert_eq!(entries[511], gigabyte + 511 * 0x20_0000);
-        let pointer = split(entries[1], 1);
+        // SAFETY: as above.
+        let pointer = unsafe { split(entries[1], 1, take()) };
         let table: *const Table = ptr::with_exposed_provenance((pointer & ADDRESS) as usize);
         // SAFETY: as above.
         let entries = unsafe { (*table).0 };

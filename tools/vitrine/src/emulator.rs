@@ -92,6 +92,9 @@ pub struct Args {
     /// Write one line for every exit to this file (-: stderr)
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+    /// When it has ended, write all memory that it shared with the host to this file
+    #[arg(long, value_name = "FILE")]
+    dump_shared: Option<PathBuf>,
     /// Print how it ended and the measurements as one JSON object on stderr
     #[arg(long)]
     json: bool,
@@ -135,6 +138,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     stop_on_signals(&machine)?;
     let outcome = machine.run();
     report(args, &outcome);
+    if let Some(path) = &args.dump_shared {
+        let pages = machine.td().memory.shared_pages();
+        std::fs::write(path, pages)
+            .map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))?;
+    }
     match outcome.end {
         End::Stopped => Ok(()),
         End::FatalError { code, message } => Err(Failure::new(format!(

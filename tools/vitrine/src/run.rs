@@ -2,12 +2,14 @@
 
 mod accelerator;
 mod console;
+mod emulated;
 mod guest;
 mod machine;
 mod plan;
 mod tdx;
 mod vsock;
 
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write, stderr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -39,6 +41,7 @@ The console goes to stderr. When the guest is ready, its addresses go to stdout.
 
 Examples:
   vitrine run --image vitrine.fd --model tiny.gguf --tcp 8443
+  vitrine run --image vitrine.fd --model tiny.gguf --backend emulator --tcp 8443 -- --sept 2m
   vitrine run --image vitrine.fd --model tiny.gguf --vsock-uds /tmp/vm.sock --cpus 4 --memory 2G
   vitrine run --image vitrine.fd --model tiny.gguf --backend tdx --vsock-cid 10 --cpus 16 --memory 64G
   vitrine run --image vitrine.fd --model tiny.gguf --tcp 8443 --dry-run")]
@@ -76,6 +79,9 @@ pub struct Args {
     /// With --backend tdx: where the quote generation service listens, unix:PATH or vsock://CID:PORT
     #[arg(long, value_name = "ADDRESS", default_value = DEFAULT_QUOTE_SERVICE)]
     quote_service: QuoteService,
+    /// With --backend emulator: more arguments for `vitrine emulator`, such as --sept 2m
+    #[arg(last = true, value_name = "ARGUMENT")]
+    emulator: Vec<OsString>,
     /// How QEMU runs the guest's code
     #[arg(long, value_enum, default_value = "auto")]
     accel: Choice,
@@ -139,7 +145,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         );
     }
     eprintln!(
-        "starting QEMU ({}, {}, {} CPUs, {} MiB)",
+        "starting {} ({}, {} CPUs, {} MiB)",
         args.backend.name(),
         plan.accelerator,
         plan.cpus,
@@ -176,11 +182,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         End::Ended => {
             let status = status.map_or_else(|| "unknown".to_owned(), |status| status.to_string());
             let advice = match args.backend {
-                Backend::Qemu => "",
+                Backend::Qemu | Backend::Emulator => "",
                 Backend::Tdx => " `vitrine doctor` checks this host.",
             };
             Err(Failure::new(format!(
-                "QEMU ended by itself ({status}); its last lines above say why. `--dry-run` prints its command.{advice}"
+                "the machine ended by itself ({status}); its last lines above say why. `--dry-run` prints its command.{advice}"
             )))
         }
         End::TimedOut => Err(Failure::new(format!(
@@ -274,7 +280,7 @@ fn report_ready(args: &Args, plan: &Plan, process: u32, ready: &Ready) {
     println!("the guest is ready; Ctrl-C stops it. In another terminal:");
     // Outside a trust domain there is nothing to verify.
     let insecure = match args.backend {
-        Backend::Qemu => " --insecure-no-tee",
+        Backend::Qemu | Backend::Emulator => " --insecure-no-tee",
         Backend::Tdx => "",
     };
     for address in &plan.addresses {

@@ -44,8 +44,12 @@ pub struct Setup<'a> {
     pub memory_mib: Option<u32>,
     /// vhost-device-vsock, where the guest is to have a vsock device too.
     pub vsock: Option<&'a Path>,
-    /// `auto`, `kvm` or `tcg`.
+    /// `auto`, `kvm` or `tcg`: how QEMU runs it.
     pub accelerator: &'a str,
+    /// `qemu` or `emulator`.
+    pub backend: &'a str,
+    /// More arguments for the emulator.
+    pub emulator: &'a [&'a str],
 }
 
 impl<'a> Setup<'a> {
@@ -61,6 +65,8 @@ impl<'a> Setup<'a> {
             memory_mib: None,
             vsock: None,
             accelerator: "auto",
+            backend: "qemu",
+            emulator: &[],
         }
     }
 }
@@ -99,7 +105,8 @@ impl Guest {
         let port = free_port()?;
         let mut command = Command::new(setup.vitrine);
         command
-            .args(["run", "--json", "--accel", setup.accelerator, "--image"])
+            .args(["run", "--json", "--backend", setup.backend])
+            .args(["--accel", setup.accelerator, "--image"])
             .arg(setup.image)
             .args([
                 "--tcp",
@@ -125,6 +132,9 @@ impl Guest {
                 .arg("--vsock-uds")
                 .arg(socket(&directory));
         }
+        if !setup.emulator.is_empty() {
+            command.arg("--").args(setup.emulator);
+        }
         let file =
             |name| File::create(directory.path().join(name)).context(format!("create {name}"));
         command
@@ -145,6 +155,11 @@ impl Guest {
             host: "127.0.0.1".into(),
             port: self.port,
         }
+    }
+
+    /// The process of `vitrine run`, of which all others of the machine are descendants.
+    pub fn process(&mut self) -> u32 {
+        self.process.child().id()
     }
 
     /// The loopback port that leads to its TCP port.

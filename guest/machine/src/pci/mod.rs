@@ -7,10 +7,12 @@
 
 mod bars;
 mod capabilities;
+mod msix;
 mod ports;
 
 pub use bars::{Bars, MmioWindow, WINDOW_BASE, WINDOW_LENGTH};
 pub use capabilities::{VENDOR_SPECIFIC, capabilities};
+pub use msix::{Message, enable as enable_messages};
 pub use ports::ConfigPorts;
 
 use alloc::vec::Vec;

@@ -46,8 +46,11 @@ pub trait Transport {
     fn set_status(&mut self, status: u8);
     /// Descriptors queue `queue` may have at most; zero if there is no such queue.
     fn largest_queue(&mut self, queue: u16) -> u16;
-    /// Gives queue `queue` its rings and switches it on. False if the device has no place to be notified at.
+    /// Gives queue `queue` its rings and switches it on. False if the device has no place to be notified at, or does not take the interrupt that
+    /// it offered.
     fn enable_queue(&mut self, queue: u16, size: u16, addresses: QueueAddresses) -> bool;
+    /// Whether the device raises an interrupt for each finished request, or has to be polled.
+    fn has_interrupts(&self) -> bool;
     /// Tells the device that queue `queue` has new requests.
     fn notify(&mut self, queue: u16);
     /// Reads a byte of the device-specific configuration; zero beyond its end.
@@ -204,7 +207,8 @@ impl Device {
         if slots == 0 {
             return Err(self.fail(DeviceError::Queue(index)));
         }
-        let queue = match VirtQueue::new(arena, slots, links) {
+        let interrupts = self.transport.has_interrupts();
+        let queue = match VirtQueue::new(arena, slots, links, interrupts) {
             Ok(queue) => queue,
             Err(error) => return Err(self.fail(error.into())),
         };

@@ -9,7 +9,7 @@ use super::net::NetDevice;
 use super::pci::{PciTransport, TransportError};
 use super::shared::SharedArena;
 use super::vsock::VsockDevice;
-use crate::pci::{self as bus, ConfigSpace, Function, MmioWindow};
+use crate::pci::{self as bus, ConfigSpace, Function, Message, MmioWindow};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
@@ -106,11 +106,13 @@ pub struct Devices {
     pub disks: Vec<Disk>,
     /// What could not be used.
     pub failures: Vec<Failure>,
+    /// Whether one of the devices in use raises no interrupts, so that somebody has to look.
+    pub polled: bool,
 }
 
 impl Devices {
     /// Finds the virtio devices on bus 0, places their registers and starts their drivers; functions of any other
-    /// kind are left untouched. Each device is waited for with a deadline.
+    /// kind are left untouched. Each device is waited for with a deadline, and raises `interrupt` from then on if it can.
     ///
     /// # Safety
     /// The physical window of [`MmioWindow`] is mapped one to one, holds no memory, and is used through nothing else.
@@ -119,6 +121,7 @@ impl Devices {
         window: &mut MmioWindow,
         arena: &mut SharedArena,
         clock: Clock,
+        interrupt: Option<Message>,
     ) -> Self {
         let mut devices = Self::default();
         for function in bus::scan(config) {
@@ -127,9 +130,12 @@ impl Devices {
             };
             let address = function.address;
             // SAFETY: passed on to the caller.
-            let transport = unsafe { PciTransport::new(config, address, window) };
+            let transport = unsafe { PciTransport::new(config, address, window, interrupt) };
             let started = match transport {
-                Ok(transport) => devices.add(kind, Box::new(transport), arena, clock),
+                Ok(transport) => {
+                    devices.polled |= !transport.has_interrupts();
+                    devices.add(kind, Box::new(transport), arena, clock)
+                }
                 Err(error) => Err(FailureReason::Transport(error)),
             };
             if let Err(reason) = started {
@@ -231,7 +237,7 @@ mod tests {
         let mut arena = test_arena(1 << 20);
         // SAFETY: a function without registers is never accessed.
         let devices =
-            unsafe { Devices::start(&mut config, &mut MmioWindow::new(), &mut arena, clock) };
+            unsafe { Devices::start(&mut config, &mut MmioWindow::new(), &mut arena, clock, None) };
         assert_eq!(devices.failures.len(), 1);
         assert_eq!(
             devices.failures[0].to_string(),

@@ -237,6 +237,10 @@ impl Transport for FakeTransport {
         true
     }
 
+    fn has_interrupts(&self) -> bool {
+        false
+    }
+
     fn notify(&mut self, queue: u16) {
         let mut device = self.device.borrow_mut();
         device.notifications.push(queue);

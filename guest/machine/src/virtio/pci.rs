@@ -6,7 +6,9 @@
 use super::device::Transport;
 use super::queue::QueueAddresses;
 use crate::mmio::{self, Register};
-use crate::pci::{self as bus, Address, Bars, ConfigSpace, MmioWindow, PciError, VENDOR_SPECIFIC};
+use crate::pci::{
+    self as bus, Address, Bars, ConfigSpace, Message, MmioWindow, PciError, VENDOR_SPECIFIC,
+};
 use core::fmt;
 
 /// Types of register block.
@@ -36,8 +38,10 @@ mod common {
     pub const LENGTH: u32 = 0x38;
 }
 
-/// Tells the device to raise no message interrupt.
+/// Tells the device to raise no message interrupt, or by the device that it cannot.
 const NO_VECTOR: u16 = 0xffff;
+/// The one message of a function.
+const VECTOR: u16 = 0;
 /// The most queues any of our devices has.
 const QUEUES: usize = 3;
 
@@ -109,12 +113,15 @@ pub struct PciTransport {
     notify: Registers,
     notify_multiplier: u32,
     device: Option<Registers>,
+    /// Whether the function raises an interrupt for each finished request.
+    interrupts: bool,
     /// Where to notify each queue, read once when the queue is enabled.
     doorbells: [Option<u32>; QUEUES],
 }
 
 impl PciTransport {
-    /// Places the registers of the function at `address` and finds its register blocks.
+    /// Places the registers of the function at `address` and finds its register blocks. It may raise `interrupt` if it can; otherwise it has to be
+    /// polled.
     ///
     /// # Safety
     /// The physical window of [`MmioWindow`] is mapped one to one, holds no memory, and is used through nothing else.
@@ -122,6 +129,7 @@ impl PciTransport {
         config: &mut dyn ConfigSpace,
         address: Address,
         window: &mut MmioWindow,
+        interrupt: Option<Message>,
     ) -> Result<Self, TransportError> {
         bus::disable(config, address);
         let bars = Bars::place(config, address, window)?;
@@ -146,14 +154,19 @@ impl PciTransport {
         if common.length < common::LENGTH {
             return Err(TransportError::Block(block::COMMON));
         }
-        let transport = Self {
+        let mut transport = Self {
             common,
             notify: found(block::NOTIFY)?,
             notify_multiplier,
             device: found(block::DEVICE).ok(),
+            interrupts: false,
             doorbells: [None; QUEUES],
         };
         bus::enable(config, address);
+        // SAFETY: the caller vouches for the window, and `bars` for the function's part of it, where it answers from now on.
+        transport.interrupts = interrupt.is_some_and(|message| unsafe {
+            bus::enable_messages(config, address, &bars, message)
+        });
         Ok(transport)
     }
 }
@@ -223,13 +236,21 @@ impl Transport for PciTransport {
         };
         *place = Some(doorbell);
         common.write(common::MSIX_CONFIG, NO_VECTOR);
-        common.write(common::QUEUE_MSIX_VECTOR, NO_VECTOR);
+        let vector = if self.interrupts { VECTOR } else { NO_VECTOR };
+        common.write(common::QUEUE_MSIX_VECTOR, vector);
+        if common.read::<u16>(common::QUEUE_MSIX_VECTOR) != vector {
+            return false;
+        }
         common.write(common::QUEUE_SIZE, size);
         common.write_address(common::QUEUE_DESC, addresses.descriptors.0);
         common.write_address(common::QUEUE_DRIVER, addresses.available.0);
         common.write_address(common::QUEUE_DEVICE, addresses.used.0);
         common.write(common::QUEUE_ENABLE, 1u16);
         true
+    }
+
+    fn has_interrupts(&self) -> bool {
+        self.interrupts
     }
 
     fn notify(&mut self, queue: u16) {
@@ -304,7 +325,7 @@ mod tests {
         }
         let mut config = WithStatus(with_blocks(blocks));
         // SAFETY: these tests touch no register, only the places found for them.
-        unsafe { PciTransport::new(&mut config, DEVICE, &mut MmioWindow::new()) }
+        unsafe { PciTransport::new(&mut config, DEVICE, &mut MmioWindow::new(), None) }
     }
 
     #[test]

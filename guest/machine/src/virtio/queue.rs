@@ -15,7 +15,7 @@ use core::sync::atomic::{Ordering, fence};
 const DESCRIPTOR_SIZE: usize = 16;
 const NEXT: u16 = 1;
 const DEVICE_WRITES: u16 = 2;
-/// In the available ring's flags: the device need not interrupt. The drivers poll.
+/// In the available ring's flags: the device need not interrupt.
 const NO_INTERRUPT: u16 = 1;
 /// In the used ring's flags: the driver need not notify.
 const NO_NOTIFY: u16 = 1;
@@ -69,12 +69,18 @@ pub struct VirtQueue {
 }
 
 impl VirtQueue {
-    /// A queue of `slots` requests of up to `links` segments each.
-    pub fn new(arena: &mut SharedArena, slots: u16, links: u16) -> Result<Self, ArenaFull> {
+    /// A queue of `slots` requests of up to `links` segments each. With `interrupts` the device raises one for each finished request: they are
+    /// looked at only around a halt, which one that came before ends at once, so nothing has to be switched on first.
+    pub fn new(
+        arena: &mut SharedArena,
+        slots: u16,
+        links: u16,
+        interrupts: bool,
+    ) -> Result<Self, ArenaFull> {
         let size = (slots * links).next_power_of_two();
         let entries = usize::from(size);
         let mut available = arena.allocate(RING_HEADER + AVAILABLE_ENTRY * entries + 2, 2)?;
-        available.write_u16(0, NO_INTERRUPT);
+        available.write_u16(0, if interrupts { 0 } else { NO_INTERRUPT });
         Ok(Self {
             size,
             links,
@@ -199,7 +205,7 @@ mod tests {
 
     fn queue(slots: u16, links: u16) -> (VirtQueue, Ring, SharedBuffer) {
         let mut arena = test_arena(0x10000);
-        let queue = VirtQueue::new(&mut arena, slots, links).unwrap();
+        let queue = VirtQueue::new(&mut arena, slots, links, false).unwrap();
         let ring = Ring::new(queue.size(), queue.addresses());
         (queue, ring, arena.allocate(0x1000, 16).unwrap())
     }

@@ -311,6 +311,22 @@ impl Memory {
             .map_err(|_| NoMemory(gpa))
     }
 
+    /// The contents of all shared pages, in order of address.
+    pub fn shared_pages(&self) -> Vec<u8> {
+        let mut contents = Vec::new();
+        for (start, length) in self.layout.regions() {
+            for gpa in (start..start + length).step_by(PAGE as usize) {
+                if self.state(gpa) == Some(PageState::Shared) {
+                    let mut page = [0; PAGE as usize];
+                    if self.read_any(gpa, true, &mut page).is_ok() {
+                        contents.extend(page);
+                    }
+                }
+            }
+        }
+        contents
+    }
+
     fn map(&self, shared: bool) -> &GuestMemoryMmap<()> {
         if shared {
             &self.shared.map

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::Args;
 use super::accelerator::{self, Accelerator, Choice};
+use super::emulated::Emulated;
 use super::machine::{Disk, Forward, GUEST_PORT, Machine, Vsock};
 use super::vsock::{self, Device};
 use crate::failure::Failure;
@@ -24,6 +25,8 @@ const BASE_MEMORY_MIB: u64 = 512;
 pub enum Backend {
     /// QEMU: not a trust domain, for development
     Qemu,
+    /// The emulator: a trust domain without TDX hardware, for development; its evidence is signed by a test root
+    Emulator,
     /// QEMU and KVM on a TDX host: a trust domain (`vitrine doctor` says whether this is one)
     Tdx,
 }
@@ -33,6 +36,7 @@ impl Backend {
     pub fn name(self) -> &'static str {
         match self {
             Self::Qemu => "qemu",
+            Self::Emulator => "emulator",
             Self::Tdx => "tdx",
         }
     }
@@ -46,7 +50,7 @@ pub struct Plan {
     pub device: Option<Device>,
     /// Where clients reach it, in words `--to` takes.
     pub addresses: Vec<String>,
-    /// What executes its code: `kvm` or `tcg`.
+    /// What executes its code: `kvm`, `tcg` or `emulator`.
     pub accelerator: &'static str,
     pub cpus: u32,
     pub memory_mib: u64,
@@ -55,30 +59,82 @@ pub struct Plan {
 impl Plan {
     /// What the arguments describe.
     pub fn new(args: &Args) -> Result<Self, Failure> {
-        let qemu = locate_qemu()?;
         length(&args.image)?;
-        let mut disks = Vec::new();
-        for (role, path) in [("model", &args.model), ("config", &args.config)] {
-            if let Some(path) = path {
-                disks.push(Disk {
-                    role,
-                    length: length(path)?,
-                    path: path.clone(),
-                });
-            }
+        let disks = disks(args)?;
+        let model = disks.iter().find(|disk| disk.role == "model");
+        let memory_mib = args
+            .memory
+            .unwrap_or_else(|| default_memory(model.map_or(0, |disk| disk.length)));
+        match args.backend {
+            Backend::Emulator => Self::emulated(args, disks, memory_mib),
+            Backend::Qemu | Backend::Tdx => Self::virtual_machine(args, disks, memory_mib),
         }
+    }
+
+    /// For this program's own emulator.
+    fn emulated(args: &Args, disks: Vec<Disk>, memory_mib: u64) -> Result<Self, Failure> {
+        if args.vsock_cid.is_some() {
+            return Err(Failure::usage(
+                "the emulator's vsock devices are Unix sockets: use --vsock-uds",
+            ));
+        }
+        let program = std::env::current_exe()
+            .map_err(|error| Failure::new(format!("cannot find this program: {error}")))?;
+        let tcp = match (args.tcp, &args.vsock_uds) {
+            (Some(0), _) => Some(free_port()?),
+            (None, None) => Some(GUEST_PORT),
+            (port, _) => port,
+        };
+        let vsock = args.vsock_uds.as_ref();
+        let addresses = tcp
+            .map(|port| format!("tcp://127.0.0.1:{port}"))
+            .into_iter()
+            .chain(vsock.map(|path| format!("unix:{}#{}", path.display(), args.guest_port)))
+            .collect();
+        let machine = Emulated {
+            program,
+            image: args.image.clone(),
+            cpus: args.cpus,
+            memory_mib,
+            disks: disks
+                .into_iter()
+                .map(|disk| (disk.role, disk.path))
+                .collect(),
+            tcp: tcp.map(|host| Forward {
+                host,
+                guest: args.guest_port,
+            }),
+            vsock: vsock.cloned(),
+            guest_port: args.guest_port,
+            more: args.emulator.clone(),
+        };
+        Ok(Self {
+            command: machine.command(),
+            device: None,
+            addresses,
+            accelerator: "emulator",
+            cpus: args.cpus,
+            memory_mib,
+        })
+    }
+
+    /// For QEMU.
+    fn virtual_machine(args: &Args, disks: Vec<Disk>, memory_mib: u64) -> Result<Self, Failure> {
+        if !args.emulator.is_empty() {
+            return Err(Failure::usage(
+                "arguments behind `--` are the emulator's: use --backend emulator",
+            ));
+        }
+        let qemu = locate_qemu()?;
         let accelerator = accelerator(args, &qemu)?;
         let device = args.vsock_uds.as_deref().map(Device::new).transpose()?;
         let (tcp, vsock) = ways_in(args, device.as_ref())?;
-        let model = disks.iter().find(|disk| disk.role == "model");
         let machine = Machine {
             accelerator,
             qemu,
             image: args.image.clone(),
             cpus: args.cpus,
-            memory_mib: args
-                .memory
-                .unwrap_or_else(|| default_memory(model.map_or(0, |disk| disk.length))),
+            memory_mib,
             disks,
             tcp,
             vsock,
@@ -93,6 +149,23 @@ impl Plan {
             memory_mib: machine.memory_mib,
         })
     }
+}
+
+/// The disks that the arguments name.
+fn disks(args: &Args) -> Result<Vec<Disk>, Failure> {
+    let named = [("model", &args.model), ("config", &args.config)];
+    let given = named
+        .into_iter()
+        .filter_map(|(role, path)| Some((role, path.as_ref()?)));
+    given
+        .map(|(role, path)| {
+            Ok(Disk {
+                role,
+                length: length(path)?,
+                path: path.clone(),
+            })
+        })
+        .collect()
 }
 
 /// QEMU, named by the environment or found in PATH.
@@ -110,7 +183,7 @@ pub fn locate_qemu() -> Result<PathBuf, Failure> {
 /// How the guest's code is executed. A trust domain leaves no choice.
 fn accelerator(args: &Args, qemu: &Path) -> Result<Accelerator, Failure> {
     match (args.backend, args.accel) {
-        (Backend::Qemu, choice) => Accelerator::choose(choice, qemu),
+        (Backend::Qemu | Backend::Emulator, choice) => Accelerator::choose(choice, qemu),
         (Backend::Tdx, Choice::Auto | Choice::Kvm) => Ok(Accelerator::Kvm { cpu: "host" }),
         (Backend::Tdx, Choice::Tcg) => Err(Failure::usage(
             "a trust domain runs under KVM: leave out --accel, or use --backend qemu",

@@ -71,11 +71,24 @@ pub fn assemble(
     surroundings: &Surroundings,
 ) -> Result<Assembly> {
     eprintln!("building the image");
+    assemble_with(workspace, target, surroundings, "guest")
+}
+
+/// An image of another program of the guest's package in the guest's place: for a test.
+pub fn assemble_with(
+    workspace: &Workspace,
+    target: &Path,
+    surroundings: &Surroundings,
+    program: &str,
+) -> Result<Assembly> {
     let remaps = remaps(workspace, target, surroundings)?;
-    process::run(&mut build(workspace, target, surroundings, &remaps), LIMIT)?;
+    process::run(
+        &mut build(workspace, target, surroundings, &remaps, program),
+        LIMIT,
+    )?;
 
     let release = target.join(TARGET).join("release");
-    let [loader, guest] = ["loader", "guest"].map(|name| {
+    let [loader, guest] = ["loader", program].map(|name| {
         let path = release.join(name);
         fs::read(&path).context(format!("read {}", path.display()))
     });
@@ -95,16 +108,18 @@ pub fn assemble(
     })
 }
 
-/// The command that compiles both programs.
+/// The command that compiles the loader and a program of the guest's package.
 pub fn build(
     workspace: &Workspace,
     target: &Path,
     surroundings: &Surroundings,
     remaps: &[Remap],
+    program: &str,
 ) -> Command {
     let mut cargo = cargo(workspace, target, surroundings, remaps);
     cargo.args(["build", "--locked", "--release", "--target", TARGET]);
     cargo.args(["--package", "loader", "--package", "guest"]);
+    cargo.args(["--bin", "loader", "--bin", program]);
     cargo
 }
 

@@ -21,7 +21,7 @@ use crate::lockfiles;
 use crate::packages;
 use crate::release;
 use crate::workspace::Workspace;
-use assembly::{Assembly, Surroundings, assemble};
+use assembly::{Assembly, Surroundings, assemble, assemble_with};
 use toolchain::Pinned;
 
 /// A finished image.
@@ -58,6 +58,13 @@ pub fn build(workspace: &Workspace) -> Result<Image> {
         unpublished,
         published: release::published(workspace)?,
     })
+}
+
+/// An image whose guest comes to a bad end with secrets everywhere (`guest/src/bin/canary.rs`), for a test.
+pub fn canary(workspace: &Workspace) -> Result<Vec<u8>> {
+    eprintln!("building an image that ends badly");
+    let target = workspace.target.join("td");
+    Ok(assemble_with(workspace, &target, &Surroundings::default(), "canary")?.image)
 }
 
 impl fmt::Display for Image {

@@ -73,7 +73,7 @@ pub fn packages(workspace: &Workspace) -> Result<Vec<Package>> {
     let target = workspace.target.join("td");
     let surroundings = Surroundings::default();
     let remaps = assembly::remaps(workspace, &target, &surroundings)?;
-    let mut cargo = assembly::build(workspace, &target, &surroundings, &remaps);
+    let mut cargo = assembly::build(workspace, &target, &surroundings, &remaps, "guest");
     cargo.arg("--message-format=json-render-diagnostics");
     let messages = process::text(&mut cargo, LIMIT)?;
     let metadata = metadata(workspace)?;

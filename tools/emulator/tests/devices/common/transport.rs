@@ -163,6 +163,10 @@ impl Transport for BusTransport {
         true
     }
 
+    fn has_interrupts(&self) -> bool {
+        false
+    }
+
     fn notify(&mut self, queue: u16) {
         self.bus
             .mmio(self.doorbells[usize::from(queue)], 2, Some(queue.into()));

@@ -8,6 +8,7 @@ mod failures;
 mod hostile;
 mod http;
 mod tls;
+mod trust_domain;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -154,6 +155,58 @@ const SCENARIOS: &[Scenario] = &[
         ],
     },
     Scenario {
+        // The same image, byte for byte, as a trust domain: the emulator instead of QEMU, private memory in 4 KiB pages as mainline KVM has it.
+        name: "td-one-cpu",
+        mix: Mix::Q8_0,
+        adjust: |setup, _| {
+            (setup.backend, setup.cpus, setup.memory_mib) = ("emulator", 1, Some(512));
+        },
+        checks: &[
+            ("state", http::health_tells_the_state),
+            ("greedy", answers::greedy),
+            ("sampled", answers::sampled),
+            ("idle", trust_domain::idle_costs_nothing),
+            ("wakes", trust_domain::a_request_wakes_it_at_once),
+        ],
+    },
+    Scenario {
+        name: "td-two-cpus",
+        mix: Mix::Q4KM,
+        adjust: |setup, world| {
+            setup.backend = "emulator";
+            setup.vsock = Some(&world.vsock_device);
+        },
+        checks: &[
+            ("state", http::health_tells_the_state),
+            ("greedy", answers::greedy),
+            ("sampled", answers::sampled),
+            ("vsock-greedy", answers::greedy_over_vsock),
+            ("vsock-sampled", answers::sampled_over_vsock),
+            ("eight-at-once", answers::eight_at_once),
+            ("curl-chat", http::curl_chats),
+            ("openssl-tls13", tls::openssl_speaks_tls13),
+            (
+                "openssl-malformed",
+                http::malformed_requests_get_their_status,
+            ),
+            ("idle", trust_domain::idle_costs_nothing),
+        ],
+    },
+    Scenario {
+        name: "td-four-cpus-large-pages",
+        mix: Mix::F16,
+        adjust: |setup, _| {
+            (setup.backend, setup.cpus) = ("emulator", 4);
+            (setup.memory_mib, setup.emulator) = (Some(6144), &["--sept", "2m", "--gpaw", "52"]);
+        },
+        checks: &[
+            ("state", http::health_tells_the_state),
+            ("greedy", answers::greedy),
+            ("sampled", answers::sampled),
+            ("eight-at-once", answers::eight_at_once),
+        ],
+    },
+    Scenario {
         // KVM where it works, and then with the instruction sets of this machine.
         name: "accelerated",
         mix: Mix::Q4KM,
@@ -171,7 +224,8 @@ const SCENARIOS: &[Scenario] = &[
 pub fn run(suite: &mut Suite, workspace: &Workspace) {
     let wanted = SCENARIOS.iter().any(|scenario| scenario.wanted(suite))
         | failures::wanted(suite)
-        | hostile::wanted(suite);
+        | hostile::wanted(suite)
+        | trust_domain::wanted(suite);
     if !wanted {
         return;
     }
@@ -184,6 +238,7 @@ pub fn run(suite: &mut Suite, workspace: &Workspace) {
     }
     failures::run(suite, &world);
     hostile::run(suite, &world);
+    trust_domain::run(suite, &world);
 }
 
 impl World {

@@ -1,0 +1,195 @@
+//! What only a trust domain has to hold: that it costs nothing while it waits, and that nothing private leaves it when it comes to a bad end.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::super::Suite;
+use super::{Context, World};
+use crate::failure::{Context as _, Result, ensure};
+use crate::image_step;
+use crate::process;
+
+/// How long the idle machine is watched.
+const WATCH: Duration = Duration::from_secs(5);
+/// Of one CPU, in per cent.
+const IDLE: f64 = 3.0;
+/// Until a request has begun to be answered, connection included.
+const WAKE: Duration = Duration::from_millis(50);
+/// What `guest/src/bin/canary.rs` hides, as text and as a number.
+const SECRET_TEXT: &str = "swordfish";
+const SECRET: u64 = 0x5ec2_e75e_c2e7_5ec2;
+/// For a machine that ends as soon as it has begun.
+const END: Duration = Duration::from_secs(60);
+
+/// Every way in which the canary ends, by its number of CPUs, and what its last line must begin with.
+const ENDS: [(&str, u32, &str); 4] = [
+    ("fault", 1, "vector 14, error 0x2, image offset 0x"),
+    ("panic", 2, "panic at src/bin/canary.rs:"),
+    ("exception", 3, "vector 20, error 0x0, image offset 0x"),
+    (
+        "fault-elsewhere",
+        4,
+        "vector 14, error 0x2, image offset 0x",
+    ),
+];
+
+fn name(end: &str) -> String {
+    format!("e2e/canary/{end}")
+}
+
+/// Whether any test here is asked for.
+pub fn wanted(suite: &Suite) -> bool {
+    let wanted = ENDS.iter().filter(|(end, ..)| suite.wants(&name(end)));
+    wanted.count() > 0
+}
+
+/// Runs the tests.
+pub fn run(suite: &mut Suite, world: &World) {
+    if !wanted(suite) {
+        return;
+    }
+    let path = world.directory.path().join("canary.fd");
+    let image = image_step::canary(&world.workspace)
+        .and_then(|image| fs::write(&path, image).context("write the canary's image"));
+    if let Err(failure) = image {
+        return suite.fail("e2e/canary", &failure);
+    }
+    for (end, cpus, words) in ENDS {
+        suite.check(&name(end), || ends_in_silence(world, &path, cpus, words));
+    }
+}
+
+/// Boots the canary and looks for its secret in everything the host got to see.
+fn ends_in_silence(world: &World, image: &Path, cpus: u32, words: &str) -> Result<()> {
+    let shared = world.directory.path().join("shared");
+    let cpus = cpus.to_string();
+    let mut command = world.vitrine(&["emulator", "--cpus", &cpus, "--image"]);
+    command.arg(image).arg("--dump-shared").arg(&shared);
+    let output = process::output(&mut command, b"", END)?;
+    let (console, messages) = (output.stdout, output.stderr);
+    let last = console.lines().last().unwrap_or_default();
+    ensure!(
+        last.strip_prefix("vitrine: failed: ")
+            .is_some_and(|reason| reason.starts_with(words)),
+        "the last line is {last:?}, not one of {words:?}:\n{console}\n{messages}"
+    );
+    ensure!(
+        messages.contains("reports a fatal error: vitrine: stopped"),
+        "the host was not told:\n{messages}"
+    );
+    let memory = fs::read(&shared).context("read the shared memory")?;
+    let number = SECRET.to_le_bytes();
+    let digits = format!("{SECRET:x}");
+    let decimal = SECRET.to_string();
+    for seen in [console.as_bytes(), &memory] {
+        for secret in [
+            SECRET_TEXT.as_bytes(),
+            &number,
+            digits.as_bytes(),
+            decimal.as_bytes(),
+        ] {
+            ensure!(
+                !seen.windows(secret.len()).any(|bytes| bytes == secret),
+                "the host sees {:?}",
+                String::from_utf8_lossy(secret)
+            );
+        }
+    }
+    Ok(())
+}
+
+/// With no request in flight all processes of the machine together take less than [`IDLE`] of one CPU.
+pub fn idle_costs_nothing(context: &mut Context) -> Result<()> {
+    let root = context.guest.process();
+    // What the last request left to do is done by then.
+    thread::sleep(Duration::from_secs(1));
+    let (before, started) = (cpu_time(root)?, Instant::now());
+    thread::sleep(WATCH);
+    let share = (cpu_time(root)? - before).as_secs_f64() / started.elapsed().as_secs_f64() * 100.0;
+    eprintln!("      idle: {share:.2} % of one CPU");
+    ensure!(
+        share < IDLE,
+        "the idle machine takes {share:.2} % of one CPU, {IDLE} % are allowed"
+    );
+    Ok(())
+}
+
+/// A request on an open connection begins to be served at once, although the machine slept: at best of several, because this machine has other
+/// things to do as well.
+pub fn a_request_wakes_it_at_once(context: &mut Context) -> Result<()> {
+    let mut client = context.guest.client()?;
+    let mut best = Duration::MAX;
+    for _ in 0..10 {
+        client.health()?;
+        thread::sleep(Duration::from_millis(300));
+        let asked = Instant::now();
+        client.health()?;
+        best = best.min(asked.elapsed());
+    }
+    eprintln!(
+        "      answered {:.2} ms after asking",
+        best.as_secs_f64() * 1e3
+    );
+    ensure!(
+        best < WAKE,
+        "the sleeping machine answers after {} ms",
+        best.as_millis()
+    );
+    Ok(())
+}
+
+/// Time that a process and all its descendants have spent on CPUs so far.
+fn cpu_time(root: u32) -> Result<Duration> {
+    let mut times = BTreeMap::new();
+    for entry in fs::read_dir("/proc").context("list the processes")? {
+        let name = entry.context("list the processes")?.file_name();
+        let Some(process) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        // A process that ended meanwhile is none of the machine's.
+        if let Ok(stat) = fs::read_to_string(format!("/proc/{process}/stat"))
+            && let Some(found) = parent_and_ticks(&stat)
+        {
+            times.insert(process, found);
+        }
+    }
+    let is_ours = |process: u32| {
+        let mut process = process;
+        while let Some((parent, _)) = times.get(&process) {
+            if process == root {
+                return true;
+            }
+            process = *parent;
+        }
+        false
+    };
+    let ticks: u64 = times
+        .iter()
+        .filter(|(process, _)| is_ours(**process))
+        .map(|(_, (_, ticks))| ticks)
+        .sum();
+    // USER_HZ is 100 on every Linux with this architecture.
+    Ok(Duration::from_millis(ticks * 10))
+}
+
+/// Fields 4, 14 and 15 of a process's `stat`: its parent, and the ticks it spent in user and kernel mode. Field 2 may contain anything.
+fn parent_and_ticks(stat: &str) -> Option<(u32, u64)> {
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+    Some((u32::try_from(number(4)?).ok()?, number(14)? + number(15)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_with_an_awkward_name_is_understood() {
+        let stat = "42 (a) b (c) S 7 1 1 0 -1 4194560 10 0 0 0 30 4 0 0 20 0 1 0";
+        assert_eq!(parent_and_ticks(stat), Some((7, 34)));
+        assert_eq!(parent_and_ticks("42 (a"), None);
+    }
+}
