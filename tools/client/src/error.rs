@@ -4,6 +4,8 @@ use core::fmt;
 use core::time::Duration;
 use std::io;
 
+use verifier::Report;
+
 use crate::address::Address;
 
 /// A failed connection or request.
@@ -13,6 +15,10 @@ pub enum Error {
     Connect { address: Address, source: io::Error },
     /// The server shows no evidence that it runs in a trust domain, and the caller did not waive it.
     NoEvidence,
+    /// The server's evidence is not good enough. The last report says why, and there is one more if it is the fresh one's.
+    Untrusted(Vec<Report>),
+    /// The system has no random numbers.
+    Random,
     /// The TLS handshake or a record failed.
     Tls(rustls::Error),
     /// The connection broke.
@@ -49,7 +55,11 @@ impl Error {
             | Self::Closed
             | Self::Protocol(_)
             | Self::Json(_) => true,
-            Self::NoEvidence | Self::Path | Self::Refused { .. } => false,
+            Self::NoEvidence
+            | Self::Untrusted(_)
+            | Self::Random
+            | Self::Path
+            | Self::Refused { .. } => false,
         }
     }
 
@@ -69,11 +79,7 @@ impl Error {
 
 impl From<rustls::Error> for Error {
     fn from(error: rustls::Error) -> Self {
-        if crate::tls::is_no_evidence(&error) {
-            Self::NoEvidence
-        } else {
-            Self::Tls(error)
-        }
+        Self::Tls(error)
     }
 }
 
@@ -91,6 +97,18 @@ impl fmt::Display for Error {
                 f,
                 "the server shows no evidence of running in a trust domain; nothing was sent"
             ),
+            Self::Untrusted(reports) => {
+                f.write_str("the server is not trusted, and nothing was sent")?;
+                let Some(report) = reports.last() else {
+                    return Ok(());
+                };
+                write!(f, ": {}", report.verdict)?;
+                for code in &report.findings {
+                    write!(f, ", {}", code.name())?;
+                }
+                Ok(())
+            }
+            Self::Random => f.write_str("the system has no random numbers"),
             Self::Tls(error) => write!(f, "TLS: {error}"),
             Self::Io(error) => write!(f, "the connection broke: {error}"),
             Self::Timeout(after) => write!(f, "no answer for {} s", after.as_secs_f32()),

@@ -4,10 +4,17 @@
 //! [`Session`] are what it is made of, for programs that pass other requests on.
 //!
 //! ```no_run
-//! use client::{ChatRequest, Client, Message, Options, Sampling, Trust};
+//! use std::sync::Arc;
+//!
+//! use client::{ChatRequest, Client, Message, Options, Pinned, Sampling, Trust};
+//! use verifier::{Collateral, Policy, TrustAnchor};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let mut client = Client::new("tcp://127.0.0.1:8443".parse()?, Options::new(Trust::Evidence))?;
+//! let policy = Policy::parse(&std::fs::read("policy.toml")?, |name| std::fs::read(name))?;
+//! let collateral = Collateral::parse(&std::fs::read("collateral.json")?).ok();
+//! let pinned = Pinned { policy, anchor: TrustAnchor::intel(), collateral };
+//! let trust = Trust::Evidence(Arc::new(pinned));
+//! let mut client = Client::new("tcp://127.0.0.1:8443".parse()?, Options::new(trust))?;
 //! let model = client.models()?.remove(0).id;
 //! let request = ChatRequest {
 //!     model,
@@ -30,6 +37,7 @@ mod address;
 mod api;
 mod client;
 mod error;
+mod evidence;
 mod http;
 mod session;
 mod sse;
@@ -43,5 +51,5 @@ pub use api::{
 };
 pub use client::{ChatStream, Client};
 pub use error::Error;
-pub use session::{Connector, Interrupter, Options, Request, Response, Session};
-pub use tls::Trust;
+pub use evidence::{Judge, Pinned, Proof};
+pub use session::{Connector, Interrupter, Options, Request, Response, Session, Trust};

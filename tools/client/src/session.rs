@@ -8,12 +8,23 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use crate::address::Address;
 use crate::error::Error;
+use crate::evidence::{self, Judge, Proof};
 use crate::http::{Connection, Head};
-use crate::tls::{self, Trust};
+use crate::tls;
 use crate::transport::Transport;
 
+/// What a server must show before anything of a request is sent to it.
+#[derive(Clone)]
+pub enum Trust {
+    /// Evidence of a trust domain that the judge accepts. A server without any is refused with [`Error::NoEvidence`], one with other
+    /// evidence with [`Error::Untrusted`].
+    Evidence(Arc<dyn Judge>),
+    /// Nothing: the connection is encrypted to whoever answers. For development only; say so to the user each time.
+    InsecureNoTee,
+}
+
 /// How to connect.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// What the server must show.
     pub trust: Trust,
@@ -49,12 +60,13 @@ impl Connector {
     /// The TLS library does not accept the configuration.
     pub fn new(options: Options) -> Result<Self, Error> {
         Ok(Self {
-            tls: tls::config(options.trust)?,
+            tls: tls::config()?,
             options,
         })
     }
 
-    /// Opens a connection and completes its handshake, so that a server without evidence is refused before anything is sent.
+    /// Opens a connection and has the server prove itself, so that one that is not trusted is refused before anything of a request is
+    /// sent.
     ///
     /// # Errors
     /// Nobody is there, or whoever is there is not trusted.
@@ -81,10 +93,22 @@ impl Connector {
             Address::Tcp { host, port } => format!("{host}:{port}"),
             Address::Vsock { .. } | Address::Unix { .. } => "localhost".to_owned(),
         };
-        Ok(Session {
+        let session = Session {
             connection: Connection::new(StreamOwned::new(tls, transport), timeout),
             host,
-        })
+            proof: None,
+        };
+        match &self.options.trust {
+            Trust::InsecureNoTee => Ok(session),
+            Trust::Evidence(judge) => {
+                let patience = self.options.connect_timeout;
+                let (session, proof) = evidence::prove(session, &**judge, patience)?;
+                Ok(Session {
+                    proof: Some(Box::new(proof)),
+                    ..session
+                })
+            }
+        }
     }
 }
 
@@ -120,9 +144,22 @@ impl<'a> Request<'a> {
 pub struct Session {
     connection: Connection<TlsStream>,
     host: String,
+    proof: Option<Box<Proof>>,
 }
 
 impl Session {
+    /// What the server proved; `None` if nothing was asked of it.
+    pub fn proof(&self) -> Option<&Proof> {
+        self.proof.as_deref()
+    }
+
+    /// The connection's exporter (RFC 8446, 7.5).
+    pub(crate) fn export(&self, label: &str, context: &[u8]) -> Result<[u8; 32], Error> {
+        let connection = &self.connection.stream().conn;
+        let exported = connection.export_keying_material([0; 32], label.as_bytes(), Some(context));
+        exported.map_err(Error::Tls)
+    }
+
     /// A handle to end this session from another thread.
     ///
     /// # Errors

@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use client::{ChatRequest, Client, Error, Message, Options, Sampling, State, Trust};
+use client::{ChatRequest, Client, Error, Message, Options, Pinned, Sampling, State, Trust};
 use rustls::crypto::ring;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use verifier::{Policy, TrustAnchor};
 
 /// What the server does after reading a request.
 #[derive(Clone)]
@@ -141,6 +142,14 @@ fn client(address: &str, trust: Trust) -> Client {
     Client::new(address.parse().unwrap(), options).unwrap()
 }
 
+fn evidence() -> Trust {
+    Trust::Evidence(Arc::new(Pinned {
+        policy: Policy::default(),
+        anchor: TrustAnchor::intel(),
+        collateral: None,
+    }))
+}
+
 fn request() -> ChatRequest {
     ChatRequest {
         model: "m".into(),
@@ -225,9 +234,7 @@ fn one_connection_carries_every_kind_of_request() {
 #[test]
 fn without_evidence_nothing_is_sent() {
     let (server, requests) = TestServer::new(vec![Reply::Keep(json("200 OK", HEALTH))], true);
-    let error = client(&server.listen(), Trust::Evidence)
-        .health()
-        .unwrap_err();
+    let error = client(&server.listen(), evidence()).health().unwrap_err();
     assert!(matches!(error, Error::NoEvidence), "{error}");
     assert!(requests.recv_timeout(Duration::from_millis(300)).is_err());
 }

@@ -1,9 +1,10 @@
 //! The seam to verification: whoever opens connections, judges them first.
 
 use core::fmt;
-use std::time::SystemTime;
+use core::time::Duration;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use client::{Address, Session};
+use client::{Address, Error, Proof, Session};
 use verifier::Report;
 
 /// Opens connections to servers and judges what they show.
@@ -35,13 +36,35 @@ pub struct Shown {
     pub renew: Option<SystemTime>,
 }
 
+impl From<&Proof> for Shown {
+    /// A server has another certificate after two thirds of the life of each.
+    fn from(proof: &Proof) -> Self {
+        let (first, last) = proof.validity;
+        let third = last.saturating_sub(first) / 3;
+        Self {
+            reports: proof.reports.to_vec(),
+            certificate: Some(proof.evidence.certificate),
+            renew: UNIX_EPOCH.checked_add(Duration::from_secs(last.saturating_sub(third))),
+        }
+    }
+}
+
 /// Why there is no connection.
 #[derive(Debug)]
 pub enum Refusal {
     /// Nobody is there, or what is there does not speak the protocol.
-    Connection(client::Error),
+    Connection(Error),
     /// Somebody is there, and is not to be trusted; the last report says why.
     Evidence(Vec<Report>),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Untrusted(reports) => Self::Evidence(reports),
+            error => Self::Connection(error),
+        }
+    }
 }
 
 impl fmt::Display for Refusal {

@@ -101,7 +101,7 @@ impl Pool {
             return None;
         }
         match self.dialer.dial(&upstream.address) {
-            Ok(dialed) => Some(upstream.admit(dialed, self.limits.max_age)),
+            Ok(dialed) => Some(upstream.admit(dialed, &self.limits)),
             Err(refusal) => {
                 upstream.refuse(refusal, self.limits.pause);
                 None

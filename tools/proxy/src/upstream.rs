@@ -7,6 +7,7 @@ use client::{Address, Health, Session};
 use verifier::Report;
 
 use crate::dialer::{Dialed, Refusal, Shown};
+use crate::pool::Limits;
 
 /// Idle connections kept to one server.
 const MAX_IDLE: usize = 16;
@@ -142,17 +143,19 @@ impl Upstream {
         Some(Lease::new(self, idle, true))
     }
 
-    /// Notes a new connection, good for at most `max_age`. Idle ones from before a change of certificate are closed.
-    pub(crate) fn admit(self: &Arc<Self>, dialed: Dialed, max_age: Duration) -> Lease {
+    /// Notes a new connection. Idle ones from before a change of certificate are closed.
+    pub(crate) fn admit(self: &Arc<Self>, dialed: Dialed, limits: &Limits) -> Lease {
         let Dialed { session, shown } = dialed;
         let Shown {
             reports,
             certificate,
             renew,
         } = shown;
-        let left = renew.map_or(max_age, |renew| {
+        let left = renew.map_or(limits.max_age, |renew| {
             renew.duration_since(SystemTime::now()).unwrap_or_default()
         });
+        // A server that is late with its new certificate is not to be asked for it without a pause.
+        let left = left.max(limits.pause).min(limits.max_age);
         let mut state = self.state();
         state.idle.retain(|idle| idle.certificate == certificate);
         state.certificate = certificate;
@@ -164,7 +167,7 @@ impl Upstream {
         let idle = Idle {
             session,
             certificate,
-            until: Instant::now() + left.min(max_age),
+            until: Instant::now() + left,
         };
         Lease::new(self, idle, false)
     }

@@ -1,8 +1,11 @@
 //! The options of every command that talks to a server, and the client they make.
 
-use client::{Address, Client, Options, Trust};
+use std::sync::Arc;
+
+use client::{Address, Client, Options};
 
 use crate::failure::Failure;
+use crate::trust::Trust;
 
 /// Where the server is and what it must show
 #[derive(clap::Args, Debug)]
@@ -13,16 +16,18 @@ pub struct Connection {
     /// Accept a server that is not in a trust domain: whoever runs it reads everything (development only)
     #[arg(long)]
     insecure_no_tee: bool,
+    #[command(flatten)]
+    trust: Trust,
 }
 
 impl Connection {
     /// A client; warns on stderr when it is told to trust blindly.
     pub fn client(&self) -> Result<Client, Failure> {
         let trust = match self.insecure_no_tee {
-            true => Trust::InsecureNoTee,
-            false => Trust::Evidence,
+            true => client::Trust::InsecureNoTee,
+            false => client::Trust::Evidence(Arc::new(self.trust.judge()?)),
         };
-        if trust == Trust::InsecureNoTee {
+        if self.insecure_no_tee {
             eprintln!(
                 "warning: --insecure-no-tee: nothing shows who or what answers at {}; it can read everything sent to it",
                 self.to

@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use verifier::Verdict;
+
 /// Documented in `--help`; scripts rely on the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
@@ -21,6 +23,19 @@ pub enum Code {
     Transport = 30,
     /// Stopped by a signal before it was done.
     Interrupted = 130,
+}
+
+impl Code {
+    /// The code of a verdict; `None` of a good one.
+    pub fn of_verdict(verdict: Verdict) -> Option<Self> {
+        match verdict {
+            Verdict::Accepted | Verdict::PlatformGenuine => None,
+            Verdict::PlatformUntrusted => Some(Self::PlatformUntrusted),
+            Verdict::EvidenceMismatch => Some(Self::EvidenceMismatch),
+            Verdict::PolicyUnsatisfied => Some(Self::PolicyUnsatisfied),
+            Verdict::NoEvidence => Some(Self::NoEvidence),
+        }
+    }
 }
 
 /// Why a command ends early.
@@ -66,9 +81,13 @@ impl From<client::Error> for Failure {
                 ),
             );
         }
-        let code = match error.is_transport() {
-            true => Code::Transport,
-            false => Code::Failed,
+        let code = match &error {
+            client::Error::Untrusted(reports) => reports
+                .last()
+                .and_then(|report| Code::of_verdict(report.verdict))
+                .unwrap_or(Code::Failed),
+            error if error.is_transport() => Code::Transport,
+            _ => Code::Failed,
         };
         let advice = match error {
             client::Error::Connect { .. } => {

@@ -3,13 +3,14 @@
 use core::time::Duration;
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use client::{Address, Connector, Options, Trust};
+use client::{Address, Connector, Options};
 use proxy::{Dialed, Dialer, Limits, Pool, Refusal, Shown, WeakerMode};
 
 use crate::failure::Failure;
 use crate::terminal;
+use crate::trust::Trust;
 
 /// Pass on what OpenAI clients ask, to verified servers only
 #[derive(clap::Args, Debug)]
@@ -20,7 +21,7 @@ is too old. A server that fails is skipped until it passes. What each one showed
 Answers carry the header Vitrine-Upstream, and Vitrine-Weaker-Mode while --insecure-no-tee or --test-root is in force.
 
 Examples:
-  vitrine proxy --to tcp://one.example:8443 tcp://two.example:8443
+  vitrine proxy --to tcp://one.example:8443 tcp://two.example:8443 --policy policy.toml
   vitrine proxy --to tcp://127.0.0.1:8443 --insecure-no-tee --listen 127.0.0.1:9000
   OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_API_KEY=none python3 program.py")]
 pub struct Args {
@@ -36,6 +37,8 @@ pub struct Args {
     /// Accept servers that are not in a trust domain: whoever runs them reads everything (development only)
     #[arg(long)]
     insecure_no_tee: bool,
+    #[command(flatten)]
+    trust: Trust,
 }
 
 /// Runs the command.
@@ -74,15 +77,27 @@ struct Judge {
 
 impl Judge {
     fn new(args: &Args) -> Result<Self, Failure> {
-        let (trust, weaker_modes) = match args.insecure_no_tee {
-            true => (Trust::InsecureNoTee, vec![WeakerMode::InsecureNoTee]),
-            false => (Trust::Evidence, Vec::new()),
-        };
         if args.insecure_no_tee {
             eprintln!(
                 "warning: --insecure-no-tee: nothing shows who or what answers at these addresses; they can read everything sent to them"
             );
+            return Ok(Self::with(
+                client::Trust::InsecureNoTee,
+                vec![WeakerMode::InsecureNoTee],
+            )?);
         }
+        let judge = args.trust.judge()?;
+        let weaker_modes = match judge.is_test() {
+            true => vec![WeakerMode::TestRoot],
+            false => Vec::new(),
+        };
+        Ok(Self::with(
+            client::Trust::Evidence(Arc::new(judge)),
+            weaker_modes,
+        )?)
+    }
+
+    fn with(trust: client::Trust, weaker_modes: Vec<WeakerMode>) -> Result<Self, client::Error> {
         Ok(Self {
             connector: Connector::new(Options::new(trust))?,
             weaker_modes,
@@ -102,15 +117,14 @@ impl Judge {
 
 impl Dialer for Judge {
     fn dial(&self, address: &Address) -> Result<Dialed, Refusal> {
-        let dialed = self.connector.connect(address).map_err(Refusal::Connection);
+        let dialed = self.connector.connect(address).map_err(Refusal::from);
         match &dialed {
             Ok(_) => self.say(address, "accepted".to_owned()),
             Err(refusal) => self.say(address, refusal.to_string()),
         }
-        Ok(Dialed {
-            session: dialed?,
-            shown: Shown::default(),
-        })
+        let session = dialed?;
+        let shown = session.proof().map(Shown::from).unwrap_or_default();
+        Ok(Dialed { session, shown })
     }
 
     fn weaker_modes(&self) -> &[WeakerMode] {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use verifier::policy::ConfigurationPolicy;
 use verifier::{
-    MAX_POLICY, ManifestSource, Policy, Scope, TrustAnchor, Verifier, parse_manifest_key,
-    parse_model_digest, signed_manifest,
+    Code, Collateral, MAX_POLICY, ManifestSource, Policy, Scope, TrustAnchor, Verifier,
+    parse_manifest_key, parse_model_digest, signed_manifest,
 };
 
 use crate::clock::{self, Mark};
@@ -133,6 +133,15 @@ impl Trust {
         Ok((verifier, mark))
     }
 
+    /// The judge of connections.
+    pub fn judge(&self) -> Result<ConnectionJudge, Failure> {
+        let (verifier, _) = self.verifier(Scope::Everything)?;
+        Ok(ConnectionJudge {
+            verifier,
+            collateral: self.collateral.clone(),
+        })
+    }
+
     /// A verifier at another time than now. It neither looks at the clock's mark nor moves it.
     pub fn verifier_at(&self, scope: Scope, now: u64) -> Result<Verifier, Failure> {
         Ok(Verifier {
@@ -142,6 +151,37 @@ impl Trust {
             now,
             seen: None,
         })
+    }
+}
+
+/// Judges connections by what the command line accepts and this machine's clock.
+pub struct ConnectionJudge {
+    verifier: Verifier,
+    collateral: Source,
+}
+
+impl ConnectionJudge {
+    /// Whether chains end at a root for tests.
+    pub fn is_test(&self) -> bool {
+        self.verifier.anchor.is_test()
+    }
+}
+
+impl client::Judge for ConnectionJudge {
+    fn verifier(&self) -> Verifier {
+        Verifier {
+            now: clock::now(),
+            ..self.verifier.clone()
+        }
+    }
+
+    fn collateral(&self, quote: &[u8]) -> Result<Collateral, Code> {
+        self.collateral
+            .collateral(quote, clock::now())
+            .unwrap_or_else(|failure| {
+                eprintln!("note: no collateral: {failure}");
+                Err(Code::CollateralMissing)
+            })
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use client::{Address, Connector, Options, Trust as TlsTrust};
 use verifier::{
-    Code as Finding, MAX_CERTIFICATE, MAX_QUOTE, Report, Scope, UntrustedCertificate, Verdict,
+    Code as Finding, MAX_CERTIFICATE, MAX_QUOTE, Report, Scope, UntrustedCertificate,
     certificate_der, date,
 };
 
@@ -139,12 +139,8 @@ fn judge_certificate(
 
 /// The exit code of a verdict.
 fn conclude(report: &Report) -> Result<(), Failure> {
-    let code = match report.verdict {
-        Verdict::Accepted | Verdict::PlatformGenuine => return Ok(()),
-        Verdict::PlatformUntrusted => Code::PlatformUntrusted,
-        Verdict::EvidenceMismatch => Code::EvidenceMismatch,
-        Verdict::PolicyUnsatisfied => Code::PolicyUnsatisfied,
-        Verdict::NoEvidence => Code::NoEvidence,
+    let Some(code) = Code::of_verdict(report.verdict) else {
+        return Ok(());
     };
     let findings: Vec<&str> = report.findings.iter().map(|code| code.name()).collect();
     Err(Failure::with_code(

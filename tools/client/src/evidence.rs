@@ -1,0 +1,164 @@
+//! What a server proves before anything of a request goes to it.
+//!
+//! Its certificate carries a quote; the verifier judges it. Then the server has to answer a challenge on the established connection, so
+//! that what was judged is known to be fresh and at the other end of *this* connection (`attestation::challenge`).
+
+use core::time::Duration;
+use std::thread;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use attestation::challenge::{Answer, EXPORTER_LABEL, MAX_ANSWER, Purpose};
+use ring::rand::{SecureRandom, SystemRandom};
+use verifier::{
+    Code, Collateral, Policy, Report, Scope, TrustAnchor, UntrustedCertificate, Verdict,
+    VerifiedEvidence, Verifier,
+};
+
+use crate::error::Error;
+use crate::session::{Request, Session};
+
+/// What to wait if the server does not say, and the least to wait.
+const RETRY: Duration = Duration::from_secs(1);
+/// Bytes of a refusal worth reading.
+const REFUSAL_LIMIT: usize = 64 << 10;
+
+/// By what the evidence of servers is judged.
+pub trait Judge: Send + Sync {
+    /// The verifier of this moment.
+    fn verifier(&self) -> Verifier;
+
+    /// Intel's word on the platform that made `quote`.
+    ///
+    /// # Errors
+    /// There is none to be had.
+    fn collateral(&self, quote: &[u8]) -> Result<Collateral, Code>;
+}
+
+/// A judge with everything at hand, by this machine's clock.
+#[derive(Clone)]
+pub struct Pinned {
+    /// What is accepted.
+    pub policy: Policy,
+    /// Where chains must end.
+    pub anchor: TrustAnchor,
+    /// Intel's word on the platforms of all servers; without it no evidence is accepted.
+    pub collateral: Option<Collateral>,
+}
+
+impl Judge for Pinned {
+    fn verifier(&self) -> Verifier {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        Verifier {
+            policy: self.policy.clone(),
+            anchor: self.anchor.clone(),
+            scope: Scope::Everything,
+            now: now.unwrap_or_default().as_secs(),
+            seen: None,
+        }
+    }
+
+    fn collateral(&self, _quote: &[u8]) -> Result<Collateral, Code> {
+        self.collateral.clone().ok_or(Code::CollateralMissing)
+    }
+}
+
+/// What a server proved on a connection.
+#[derive(Clone, Debug)]
+pub struct Proof {
+    /// The judgement of the certificate, and that of the answer to the challenge.
+    pub reports: [Report; 2],
+    /// What the certificate's evidence says.
+    pub evidence: VerifiedEvidence,
+    /// The certificate's first and last second, since 1970.
+    pub validity: (u64, u64),
+}
+
+/// Judges a connection's certificate and has the server confirm it. Gives the connection back, ready for requests. `patience` is for
+/// a server whose quotes are in demand.
+pub(crate) fn prove(
+    session: Session,
+    judge: &dyn Judge,
+    patience: Duration,
+) -> Result<(Session, Proof), Error> {
+    let certificate = session.certificate().ok_or(Error::NoEvidence)?;
+    let shown = UntrustedCertificate::parse(certificate);
+    let collateral = match &shown {
+        Ok(shown) => judge.collateral(shown.quote()),
+        Err(_) => Err(Code::CollateralMissing),
+    };
+    let (report, evidence) = judge.verifier().certificate(certificate, collateral);
+    let (Ok(shown), Some(evidence)) = (shown, evidence) else {
+        return Err(refusal(vec![report]));
+    };
+    let validity = shown.validity();
+
+    let mut nonce = [0; 32];
+    SystemRandom::new()
+        .fill(&mut nonce)
+        .map_err(|_| Error::Random)?;
+    let connection = verifier::Connection {
+        purpose: Purpose::Session,
+        nonce,
+        exporter: session.export(EXPORTER_LABEL, &nonce)?,
+    };
+    let (session, answer) = challenge(session, &nonce, patience)?;
+    let collateral = match Answer::decode(&answer) {
+        Ok(answer) => judge.collateral(&answer.quote),
+        Err(_) => Err(Code::CollateralMissing),
+    };
+    let fresh = judge
+        .verifier()
+        .answer(&evidence, &connection, &answer, collateral);
+    if fresh.verdict != Verdict::Accepted {
+        return Err(refusal(vec![report, fresh]));
+    }
+    let proof = Proof {
+        reports: [report, fresh],
+        evidence,
+        validity,
+    };
+    Ok((session, proof))
+}
+
+fn refusal(reports: Vec<Report>) -> Error {
+    match reports.last().map(|report| report.verdict) {
+        Some(Verdict::NoEvidence) => Error::NoEvidence,
+        _ => Error::Untrusted(reports),
+    }
+}
+
+/// Sends the challenge until it is answered, as often as the server asks to come again within `patience`.
+fn challenge(
+    mut session: Session,
+    nonce: &[u8; 32],
+    patience: Duration,
+) -> Result<(Session, Vec<u8>), Error> {
+    let nonce: String = nonce.iter().map(|byte| format!("{byte:02x}")).collect();
+    let body = format!(r#"{{"nonce":"{nonce}","purpose":"session"}}"#);
+    let deadline = Instant::now() + patience;
+    loop {
+        let request = Request::post("/attestation", body.as_bytes());
+        let mut response = session.request(&request)?;
+        let (status, retry_after) = (response.status(), response.retry_after());
+        let limit = match status {
+            200 => MAX_ANSWER,
+            _ => REFUSAL_LIMIT,
+        };
+        let answer = response.read_whole(limit)?;
+        session = response.into_session().ok_or(Error::Closed)?;
+        match status {
+            200 => return Ok((session, answer)),
+            503 if Instant::now() < deadline => {
+                let wait = retry_after.map_or(RETRY, Duration::from_secs);
+                thread::sleep(wait.clamp(RETRY, patience));
+            }
+            _ => {
+                return Err(Error::Refused {
+                    status,
+                    message: "the server gives no fresh evidence".to_owned(),
+                    retry_after,
+                });
+            }
+        }
+    }
+}
