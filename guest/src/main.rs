@@ -7,7 +7,7 @@
 
 extern crate alloc;
 
-#[path = "../../loader/src/mem.rs"]
+#[path = "../loader/src/mem.rs"]
 mod mem;
 
 mod contents;
