@@ -15,6 +15,7 @@ pub mod fault;
 pub mod hob;
 pub mod hostile;
 pub mod machine;
+mod measurement;
 pub mod memory;
 pub mod module;
 pub mod msr;
