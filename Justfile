@@ -27,3 +27,11 @@ lint:
 # Search for model files that do harm
 fuzz *arguments:
     cargo xtask fuzz {{arguments}}
+
+# Build the image twice elsewhere and compare
+reproduce *arguments:
+    cargo xtask reproduce {{arguments}}
+
+# Hold the image against what is published, or publish it
+release *arguments:
+    cargo xtask release {{arguments}}

@@ -3,7 +3,9 @@
 #![forbid(unsafe_code)]
 
 mod boot;
+mod calendar;
 mod demo;
+mod deny;
 mod failure;
 mod fuzz;
 mod guest;
@@ -60,6 +62,8 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Check the licences, sources and advisories of everything depended on
+    Deny,
     /// Clippy in every workspace; a warning is a failure
     Lint,
     /// Check that the image is built from the packages that are tested
@@ -109,6 +113,7 @@ fn run(command: &Command) -> Result<()> {
         }
         Command::Verifier => verifier::run(&workspace),
         Command::Fmt { check } => lint::format(&workspace, *check),
+        Command::Deny => deny::run(&workspace),
         Command::Lint => {
             packages::provide(packages::BUILD)?;
             lint::lint(&workspace)

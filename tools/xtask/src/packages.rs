@@ -23,8 +23,6 @@ pub enum Program {
     OpenSsl,
     /// Runs `tokenizers`; an implementation we did not write.
     Python,
-    /// Shows a program another time than it is.
-    Faketime,
     /// Makes a Debian system in a folder.
     Debootstrap,
     /// A TDVF image we did not make.
@@ -56,7 +54,6 @@ impl Program {
             Self::Curl => "curl",
             Self::OpenSsl => "openssl",
             Self::Python => "python3",
-            Self::Faketime => "faketime",
             Self::Debootstrap => "debootstrap",
             Self::Ovmf => "/usr/share/ovmf/OVMF.fd",
         }
@@ -87,7 +84,6 @@ impl Program {
             Self::Curl => "curl",
             Self::OpenSsl => "openssl",
             Self::Python => "python3-venv",
-            Self::Faketime => "faketime",
             Self::Debootstrap => "debootstrap",
             Self::Ovmf => "ovmf",
         }

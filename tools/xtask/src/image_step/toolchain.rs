@@ -115,19 +115,24 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_understood() {
+    fn the_file_says_what_the_container_installs() {
         let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
         let workspace = Workspace {
             root: root.into(),
             target: "/none".into(),
         };
         let pinned = Pinned::read(&workspace).unwrap();
-        assert!(
-            pinned
-                .debian
-                .packages
-                .iter()
-                .all(|package| package.split_once('=').is_some())
-        );
+        let containerfile = fs::read_to_string(workspace.root.join("image/Containerfile")).unwrap();
+        for package in pinned
+            .debian
+            .packages
+            .iter()
+            .chain([&pinned.debian.snapshot])
+        {
+            assert!(containerfile.contains(&**package), "{package}");
+        }
+        for package in &pinned.debian.packages {
+            assert!(package.split_once('=').is_some(), "{package}");
+        }
     }
 }

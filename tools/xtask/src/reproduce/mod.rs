@@ -1,7 +1,7 @@
 //! `cargo xtask reproduce`: the image depends on nothing but its sources and its compilers.
 //!
 //! Two clean builds of copies of the checkout differ in everything that should not matter: where the checkout, the home, cargo's home and
-//! the build directory are, the user's name, locale and time zone, the clock and the files' times, and the number of processors. They are
+//! the build directory are, the user's name, locale and time zone, the files' times, and the number of processors. They are
 //! compared byte by byte, with each other and with the image of the checkout itself, which was built on whatever an earlier build left.
 //! With `--rootfs` a third build runs as another user in a Debian system made for it, with the pinned compilers.
 
@@ -18,7 +18,6 @@ use crate::image_step::{
     self,
     assembly::{Assembly, Surroundings, assemble},
 };
-use crate::packages::{self, Program};
 use crate::workspace::Workspace;
 
 pub use difference::same;
@@ -44,7 +43,6 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
 
 /// Two clean builds, compared with each other and with the checkout's own image.
 pub fn twice(workspace: &Workspace) -> Result<()> {
-    packages::provide(&[Program::Faketime])?;
     let here = image_step::build(workspace)?;
     let place = tempfile::Builder::new()
         .prefix("reproduce-")
@@ -123,11 +121,6 @@ impl Scene {
         .into();
         if self.one_processor {
             launcher.extend(["taskset", "--cpu-list", "0"].map(OsString::from));
-        }
-        if self.days_ago > 0 {
-            // Cargo compares files' times with each other only, so those stay what they are.
-            launcher.extend(["env", "NO_FAKE_STAT=1", "faketime", "-f"].map(OsString::from));
-            launcher.push(format!("-{}d", self.days_ago).into());
         }
         Ok(Surroundings {
             variables: vec![
