@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use client::{Connector, Options, Trust};
 use serde_json::Value;
 
 use crate::doctor::{self, Machine, Subject};
@@ -135,6 +136,8 @@ fn collect(args: &Args, program: &Path, evidence: &mut Evidence) -> Result<(), S
 /// Verifies the guest; only an accepted one is asked anything.
 fn judge(args: &Args, program: &Path, address: &str, evidence: &mut Evidence) -> Result<(), Stop> {
     eprintln!("4/5 verifying it");
+    // A guest that cannot be reached is for `vitrine verify` to complain of.
+    evidence.certificate = certificate(address);
     let arguments = [&words(&["verify", "--json", "--to", address]), &*args.trust].concat();
     let verification = Verification::from(&output(program, &arguments, "verify")?);
     let code = verification.exit_code;
@@ -162,6 +165,14 @@ fn judge(args: &Args, program: &Path, address: &str, evidence: &mut Evidence) ->
     }
     evidence.benchmark = Some(benchmark.without_first());
     Ok(())
+}
+
+/// The certificate of the guest, PEM. Nothing is sent to it: whom it belongs to is judged afterwards.
+fn certificate(address: &str) -> Option<String> {
+    let connector = Connector::new(Options::new(Trust::InsecureNoTee)).ok()?;
+    let session = connector.connect(&address.parse().ok()?).ok()?;
+    let certificate = session.certificate()?;
+    Some(pem::encode(&pem::Pem::new("CERTIFICATE", certificate)))
 }
 
 /// What an exit code of `vitrine verify` means for this command; `None` for acceptance.

@@ -35,6 +35,9 @@ pub struct Evidence {
     /// What `vitrine run --json` said when the guest was ready.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ready: Option<Value>,
+    /// The guest's certificate with its evidence, PEM: for anyone to verify.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verification: Option<Verification>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -145,6 +148,7 @@ impl Evidence {
             image: None,
             command: None,
             ready: None,
+            certificate: None,
             verification: None,
             benchmark: None,
             console: Vec::new(),

@@ -1,13 +1,44 @@
 //! `vitrine hardware-report` on a machine made of files, with a guest that this test plays.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::thread;
 
 use measurements::{Hex, Metadata, PageOrder, mrtd};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{ServerConfig, ServerConnection};
 use serde_json::Value;
 
 use crate::support::{arguments, good_machine, image, program, qemu, quote_service};
+
+/// A TLS server with an ordinary certificate; its port.
+fn server_without_evidence() -> u16 {
+    let certificate = rcgen::generate_simple_self_signed(["guest".to_owned()]).unwrap();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(
+        certificate.signing_key.serialize_der(),
+    ));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.cert.der().clone()], key)
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut connection = ServerConnection::new(Arc::clone(&config)).unwrap();
+            // A client that refuses ends the handshake with an alert, which is the point of the test.
+            let _ = connection.complete_io(&mut stream.unwrap());
+        }
+    });
+    port
+}
 
 /// The exit code, the evidence and the words of a report on the machine in `root`.
 fn report(root: &Path, tcp: u16) -> (i32, Value, String) {
@@ -43,7 +74,7 @@ fn report(root: &Path, tcp: u16) -> (i32, Value, String) {
             "--out",
             "report.json",
         ])
-        .args(["--answers", "3", "--", "--manifest", "m.json"])
+        .args(["--answers", "3", "--", "--collateral", "collateral"])
         .output()
         .unwrap();
     let evidence = fs::read(root.join("report.json")).unwrap();
@@ -70,6 +101,8 @@ fn answer_for(root: &Path, verify: &str, chat: &str) {
 fn host(name: &str) -> std::path::PathBuf {
     let root = good_machine(name);
     fs::write(root.join("vitrine.fd"), image()).unwrap();
+    // Where collateral is looked for: this machine asks nobody.
+    fs::create_dir(root.join("collateral")).unwrap();
     quote_service(&root.join("qgs.socket"));
     root
 }
@@ -82,7 +115,7 @@ fn a_guest_without_evidence_is_shown_and_asked_nothing() {
         "echo '{\"verdict\":\"no-evidence\"}'; exit 23",
         "exit 99",
     );
-    let (code, evidence, words) = report(&root, 18443);
+    let (code, evidence, words) = report(&root, server_without_evidence());
     assert_eq!(code, 23, "{words}");
     assert_eq!(evidence["schema"], "vitrine-hardware-report/1");
     assert_eq!(evidence["machine"]["kernel"], "6.16.3-generic");
@@ -101,6 +134,8 @@ fn a_guest_without_evidence_is_shown_and_asked_nothing() {
     }
     assert_eq!(evidence["ready"]["boot_ms"], 9);
     assert!(evidence["console"].to_string().contains("vitrine: ready"));
+    let certificate = evidence["certificate"].as_str().unwrap();
+    assert!(certificate.starts_with("-----BEGIN CERTIFICATE-----"));
     assert_eq!(evidence["verification"]["exit_code"], 23);
     assert_eq!(evidence["verification"]["report"]["verdict"], "no-evidence");
     assert_eq!(evidence["stopped"]["step"], "verify");
@@ -136,14 +171,14 @@ fn an_accepted_guest_is_timed() {
     assert!(steps[0].ends_with("--dry-run") && steps[1].starts_with("run --backend tdx --json"));
     assert_eq!(
         steps[2],
-        "verify --json --to tcp://127.0.0.1:18443 --manifest m.json"
+        "verify --json --to tcp://127.0.0.1:18443 --collateral collateral"
     );
     for step in &steps[3..] {
         assert!(
             step.starts_with("chat --json --to tcp://127.0.0.1:18443 "),
             "{step}"
         );
-        assert!(step.ends_with("--manifest m.json"), "{step}");
+        assert!(step.ends_with("--collateral collateral"), "{step}");
     }
 }
 
