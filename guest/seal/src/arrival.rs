@@ -14,7 +14,7 @@ pub enum Arrival<M: DerefMut<Target = [u8]>> {
     /// Opened as it arrives.
     Sealed(Box<Opening<M>>),
     /// Taken as it is.
-    Plain(Plain<M>),
+    Plain(Box<Plain<M>>),
 }
 
 /// A file that is taken as it is.
@@ -46,11 +46,11 @@ impl<M: DerefMut<Target = [u8]>> Arrival<M> {
 
     /// Awaits a plain file. `memory` is as long as it.
     pub fn plain(memory: M) -> Self {
-        Self::Plain(Plain {
+        Self::Plain(Box::new(Plain {
             memory,
             arrived: 0,
             digest: Context::new(&SHA256),
-        })
+        }))
     }
 
     /// Takes in the next bytes.

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ::seal::{Envelope, FileKey, HEADER_LIMIT};
 use age::IdentityFile;
@@ -31,6 +32,8 @@ pub struct Args {
     /// Accept guests that are not in a trust domain: whoever runs them can read the model (development only)
     #[arg(long)]
     insecure_no_tee: bool,
+    #[command(flatten)]
+    trust: crate::trust::Trust,
     /// The sealed model
     #[arg(long, value_name = "FILE")]
     sealed: PathBuf,
@@ -44,16 +47,16 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let key = file_key(&args.sealed, &args.identity)?;
     let trust = match args.insecure_no_tee {
         true => Trust::InsecureNoTee,
-        false => Trust::Evidence,
+        false => Trust::Evidence(Arc::new(args.trust.judge()?)),
     };
-    if trust == Trust::InsecureNoTee {
+    if args.insecure_no_tee {
         eprintln!(
             "warning: --insecure-no-tee: nothing shows who or what gets the key; it can read the model"
         );
     }
     let mut first_failure = None;
     for address in &args.to {
-        match send(address, Options::new(trust), &key) {
+        match send(address, Options::new(trust.clone()), &key) {
             Ok(()) => println!("{address}: has the key"),
             Err(failure) => {
                 eprintln!("{address}: {}", terminal::printable(&failure.to_string()));
