@@ -151,10 +151,10 @@ impl Model {
             return Ok(Turn::Idle);
         };
         let parallel: Parallel<'_> = &|task| team.run(&|_| task());
-        if arrived > 0 {
-            if let Err(error) = arrival.push(&self.piece[..arrived], parallel) {
-                return self.start_again(error);
-            }
+        if arrived > 0
+            && let Err(error) = arrival.push(&self.piece[..arrived], parallel)
+        {
+            return self.start_again(error);
         }
         if self.disk.remaining() > 0 {
             return Ok(match arrived {

@@ -12,6 +12,10 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(Some(envelope)) = Envelope::read(bytes, bytes.len() as u64) {
         assert!(envelope.length() <= bytes.len());
         // Nobody knows a key for what the fuzzer makes.
-        assert!(envelope.check(&FileKey::from([0; FileKey::LENGTH])).is_err());
+        assert!(
+            envelope
+                .check(&FileKey::from([0; FileKey::LENGTH]))
+                .is_err()
+        );
     }
 });
