@@ -23,7 +23,7 @@ pub fn run(suite: &mut Suite, workspace: &Workspace) {
         "--package",
         "loader",
         "--package",
-        "getrandom",
+        "getrandom@0.2",
         "--lib",
     ]);
     for (name, command) in [("cargo/host", &mut host), ("cargo/td", &mut td)] {
