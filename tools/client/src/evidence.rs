@@ -92,16 +92,20 @@ pub(crate) fn prove(
     };
     let validity = shown.validity();
 
+    let purpose = match judge.verifier().scope {
+        Scope::KeyRelease => Purpose::KeyRelease,
+        Scope::Everything | Scope::PlatformOnly => Purpose::Session,
+    };
     let mut nonce = [0; 32];
     SystemRandom::new()
         .fill(&mut nonce)
         .map_err(|_| Error::Random)?;
     let connection = verifier::Connection {
-        purpose: Purpose::Session,
+        purpose,
         nonce,
         exporter: session.export(EXPORTER_LABEL, &nonce)?,
     };
-    let (session, answer) = challenge(session, &nonce, patience)?;
+    let (session, answer) = challenge(session, &nonce, purpose, patience)?;
     let collateral = match Answer::decode(&answer) {
         Ok(answer) => judge.collateral(&answer.quote),
         Err(_) => Err(Code::CollateralMissing),
@@ -131,10 +135,15 @@ fn refusal(reports: Vec<Report>) -> Error {
 fn challenge(
     mut session: Session,
     nonce: &[u8; 32],
+    purpose: Purpose,
     patience: Duration,
 ) -> Result<(Session, Vec<u8>), Error> {
     let nonce: String = nonce.iter().map(|byte| format!("{byte:02x}")).collect();
-    let body = format!(r#"{{"nonce":"{nonce}","purpose":"session"}}"#);
+    let purpose = match purpose {
+        Purpose::Session => "session",
+        Purpose::KeyRelease => "key-release",
+    };
+    let body = format!(r#"{{"nonce":"{nonce}","purpose":"{purpose}"}}"#);
     let deadline = Instant::now() + patience;
     loop {
         let request = Request::post("/attestation", body.as_bytes());

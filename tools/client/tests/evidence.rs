@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use attestation::challenge::{Answer, Challenge, EXPORTER_LABEL, Purpose, Role, tree};
+use attestation::claims::Model;
 use attestation::report_data::ReportData;
 use client::{Address, Connector, Error, Judge, Options, Request, Trust};
 use domain::{Domain, collateral, pins, verifier};
@@ -17,7 +18,7 @@ use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use verifier::{Code, Collateral, Verifier};
+use verifier::{Code, Collateral, Scope, Verifier};
 
 /// What a server does with a challenge.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -90,7 +91,11 @@ impl Server {
             ("POST /attestation HTTP/1.1", Conduct::Busy) if count == 1 => (503, b"{}".to_vec()),
             ("POST /attestation HTTP/1.1", conduct) => {
                 let body: serde_json::Value = serde_json::from_str(&body).unwrap();
-                assert_eq!(body["purpose"], "session");
+                let purpose = match body["purpose"].as_str() {
+                    Some("session") => Purpose::Session,
+                    Some("key-release") => Purpose::KeyRelease,
+                    other => panic!("{other:?}"),
+                };
                 let text = body["nonce"].as_str().unwrap();
                 let mut nonce = [0; 32];
                 for (byte, digits) in nonce.iter_mut().zip(text.as_bytes().chunks(2)) {
@@ -109,7 +114,7 @@ impl Server {
                     Conduct::Relaying => [7; 32],
                     _ => exported.unwrap(),
                 };
-                (200, self.fresh(certificate, nonce, exporter))
+                (200, self.fresh(certificate, purpose, nonce, exporter))
             }
             _ => (200, b"{\"state\":\"ready\"}".to_vec()),
         };
@@ -119,9 +124,15 @@ impl Server {
         stream.flush().ok()
     }
 
-    fn fresh(&self, certificate: &[u8], nonce: [u8; 32], exporter: [u8; 32]) -> Vec<u8> {
+    fn fresh(
+        &self,
+        certificate: &[u8],
+        purpose: Purpose,
+        nonce: [u8; 32],
+        exporter: [u8; 32],
+    ) -> Vec<u8> {
         let challenge = Challenge {
-            purpose: Purpose::Session,
+            purpose,
             role: Role::Server,
             nonce,
             certificate: attestation::sha384(certificate),
@@ -129,7 +140,7 @@ impl Server {
             fingerprint: self.domain.claims.fingerprint,
         };
         let (root, mut paths) = tree(&[challenge.leaf()]).unwrap();
-        let bound = ReportData::challenges(Purpose::Session, &root);
+        let bound = ReportData::challenges(purpose, &root);
         let answer = Answer {
             quote: self.domain.quote(*bound.as_bytes()),
             path: paths.remove(0),
@@ -158,11 +169,14 @@ fn read_request(stream: &mut impl Read) -> Option<(String, String)> {
 }
 
 /// Judges at the time and under the pins of the domain's making.
-struct Pins;
+struct Pins(Scope);
 
 impl Judge for Pins {
     fn verifier(&self) -> Verifier {
-        verifier(pins())
+        Verifier {
+            scope: self.0,
+            ..verifier(pins())
+        }
     }
 
     fn collateral(&self, _quote: &[u8]) -> Result<Collateral, Code> {
@@ -171,12 +185,20 @@ impl Judge for Pins {
 }
 
 fn connector() -> Connector {
-    Connector::new(Options::new(Trust::Evidence(Arc::new(Pins)))).unwrap()
+    connector_for(Scope::Everything)
+}
+
+fn connector_for(scope: Scope) -> Connector {
+    Connector::new(Options::new(Trust::Evidence(Arc::new(Pins(scope))))).unwrap()
 }
 
 /// The first finding of a refusal.
 fn finding(address: &Address) -> Code {
-    match connector().connect(address).map(|_| ()) {
+    finding_of(&connector(), address)
+}
+
+fn finding_of(connector: &Connector, address: &Address) -> Code {
+    match connector.connect(address).map(|_| ()) {
         Err(Error::Untrusted(reports)) => reports.last().unwrap().findings[0],
         other => panic!("{other:?}"),
     }
@@ -206,6 +228,20 @@ fn evidence_of_another_moment_or_connection_is_refused() {
         assert_eq!(finding(&address), Code::NotFresh);
         assert_eq!(server.requests(), [CHALLENGE]);
     }
+}
+
+#[test]
+fn a_key_goes_only_where_no_model_is_yet() {
+    let sealed = || Domain::with_model(Model::None);
+    let release = connector_for(Scope::KeyRelease);
+    let (server, address) = Server::start(sealed(), Conduct::Honest);
+    release.connect(&address).unwrap();
+    assert_eq!(server.requests(), [CHALLENGE]);
+    assert_eq!(finding(&address), Code::ModelMismatch);
+    let (_, open) = Server::start(Domain::new(), Conduct::Honest);
+    assert_eq!(finding_of(&release, &open), Code::ModelMismatch);
+    let (_, relayed) = Server::start(sealed(), Conduct::Relaying);
+    assert_eq!(finding_of(&release, &relayed), Code::NotFresh);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use measurements::Manifest;
 use crate::code::Code;
 use crate::policy::{ManifestSource, Policy};
 use crate::report::{Table, hex};
+use crate::verifier::Scope;
 
 const ZERO: [u8; 48] = [0; 48];
 
@@ -76,6 +77,7 @@ pub(crate) fn domain(table: &mut Table, report: &TDReport10, service_tds: &[[u8;
 /// Program, configuration and model, by the registers and, where there are claims, by what they say beyond.
 pub(crate) fn contents(
     table: &mut Table,
+    scope: Scope,
     policy: &Policy,
     report: &TDReport10,
     registers: &Registers,
@@ -99,7 +101,10 @@ pub(crate) fn contents(
     }
     program(table, policy, report, registers, claims);
     configuration(table, policy, registers, claims);
-    model(table, policy, registers, claims);
+    match scope {
+        Scope::KeyRelease => no_model(table, registers),
+        _ => model(table, policy, registers, claims),
+    }
 }
 
 fn program(
@@ -339,6 +344,22 @@ fn model(table: &mut Table, policy: &Policy, registers: &Registers, claims: Opti
             ),
         );
     }
+}
+
+/// There must be no model: the one whose key is handed over could not take its place.
+fn no_model(table: &mut Table, registers: &Registers) {
+    let register = registers.rtmr[3];
+    let expected = "none yet";
+    table.check(
+        register == UNEXTENDED,
+        Code::ModelMismatch,
+        "model (RTMR[3])",
+        expected,
+        match register == UNEXTENDED {
+            true => expected.to_owned(),
+            false => hex(&register),
+        },
+    );
 }
 
 /// How long a certificate is valid.

@@ -19,6 +19,9 @@ use crate::{binding, chain, date, judge, judge_platform};
 pub enum Scope {
     /// Everything: the best verdict is [`Verdict::Accepted`].
     Everything,
+    /// What the owner of a sealed model asks before its key is handed over: everything, but instead of a certain model there must be
+    /// none yet, because the key decides which one it will be. The best verdict is [`Verdict::Accepted`].
+    KeyRelease,
     /// Chain and platform policy only: the best verdict is [`Verdict::PlatformGenuine`].
     PlatformOnly,
 }
@@ -56,12 +59,13 @@ impl Verifier {
     pub fn quote(&self, quote: &[u8], collateral: Result<Collateral, Code>) -> Report {
         let mut table = Table::default();
         let platform = self.chain(&mut table, quote, collateral, &self.policy);
-        if self.scope == Scope::Everything
+        if self.scope != Scope::PlatformOnly
             && let Some(evidence) = &platform.claimed
         {
             table.note("binding", "a bare quote: no certificate, no key");
             judge::contents(
                 &mut table,
+                self.scope,
                 &self.policy,
                 &evidence.report,
                 &evidence.registers,
@@ -108,10 +112,11 @@ impl Verifier {
                 report_data,
                 self.now,
             );
-            if self.scope == Scope::Everything {
+            if self.scope != Scope::PlatformOnly {
                 judge::certificate(&mut table, &policy, certificate.validity());
                 judge::contents(
                     &mut table,
+                    self.scope,
                     &policy,
                     &evidence.report,
                     &evidence.registers,
@@ -200,7 +205,7 @@ impl Verifier {
     /// The verdict if there is no finding.
     fn best(&self) -> Verdict {
         match self.scope {
-            Scope::Everything => Verdict::Accepted,
+            Scope::Everything | Scope::KeyRelease => Verdict::Accepted,
             Scope::PlatformOnly => Verdict::PlatformGenuine,
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use client::{Address, Client, Options};
+use verifier::Scope;
 
 use crate::failure::Failure;
 use crate::trust::Trust;
@@ -25,7 +26,7 @@ impl Connection {
     pub fn client(&self) -> Result<Client, Failure> {
         let trust = match self.insecure_no_tee {
             true => client::Trust::InsecureNoTee,
-            false => client::Trust::Evidence(Arc::new(self.trust.judge()?)),
+            false => client::Trust::Evidence(Arc::new(self.trust.judge(Scope::Everything)?)),
         };
         if self.insecure_no_tee {
             eprintln!(

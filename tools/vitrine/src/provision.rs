@@ -10,6 +10,7 @@ use age::IdentityFile;
 use age::secrecy::ExposeSecret;
 use age_core::format::Stanza;
 use client::{Address, Connector, Options, Request, Trust};
+use verifier::Scope;
 
 use crate::failure::Failure;
 use crate::terminal;
@@ -47,7 +48,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let key = file_key(&args.sealed, &args.identity)?;
     let trust = match args.insecure_no_tee {
         true => Trust::InsecureNoTee,
-        false => Trust::Evidence(Arc::new(args.trust.judge()?)),
+        false => Trust::Evidence(Arc::new(args.trust.judge(Scope::KeyRelease)?)),
     };
     if args.insecure_no_tee {
         eprintln!(

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use client::{Address, Connector, Options};
 use proxy::{Dialed, Dialer, Limits, Pool, Refusal, Shown, WeakerMode};
+use verifier::Scope;
 
 use crate::failure::Failure;
 use crate::terminal;
@@ -86,7 +87,7 @@ impl Judge {
                 vec![WeakerMode::InsecureNoTee],
             )?);
         }
-        let judge = args.trust.judge()?;
+        let judge = args.trust.judge(Scope::Everything)?;
         let weaker_modes = match judge.is_test() {
             true => vec![WeakerMode::TestRoot],
             false => Vec::new(),

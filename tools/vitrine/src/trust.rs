@@ -133,9 +133,9 @@ impl Trust {
         Ok((verifier, mark))
     }
 
-    /// The judge of connections.
-    pub fn judge(&self) -> Result<ConnectionJudge, Failure> {
-        let (verifier, _) = self.verifier(Scope::Everything)?;
+    /// The judge of connections over which prompts are sent, or a model's key.
+    pub fn judge(&self, scope: Scope) -> Result<ConnectionJudge, Failure> {
+        let (verifier, _) = self.verifier(scope)?;
         Ok(ConnectionJudge {
             verifier,
             collateral: self.collateral.clone(),
