@@ -85,13 +85,13 @@ pub struct Args {
     /// How QEMU runs the guest's code
     #[arg(long, value_enum, default_value = "auto")]
     accel: Choice,
-    /// Give up if the guest is not ready after this many seconds
+    /// Give up if the guest is not ready after this many seconds; the time for which it waits for its model's key does not count
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     ready_timeout: u64,
     /// End with exit code 1 as soon as the guest says that it failed
     #[arg(long)]
     exit_on_failure: bool,
-    /// Print the ready guest as one JSON object on stdout
+    /// Print one JSON object on stdout when the guest is ready, and one before if its model is sealed and waits for its key
     #[arg(long)]
     json: bool,
     /// Print the exact commands and exit
@@ -99,9 +99,9 @@ pub struct Args {
     dry_run: bool,
 }
 
-/// What `--json` prints once the guest is ready.
+/// What `--json` prints once the guest waits for its model's key, and once it is ready.
 #[derive(Serialize)]
-struct ReadyReport<'a> {
+struct StateReport<'a> {
     event: &'static str,
     backend: Backend,
     addresses: &'a [String],
@@ -152,8 +152,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         plan.memory_mib
     );
     let mut guest = Guest::start(&plan.command, plan.device.clone())?;
-    let end = attend(args, &guest, |ready| {
-        report_ready(args, &plan, guest.process(), ready);
+    let end = attend(args, &guest, |state| {
+        report(args, &plan, guest.process(), state);
     });
     if shows_progress(args) {
         eprint!("{CLEAR_LINE}");
@@ -202,10 +202,11 @@ fn shows_progress(args: &Args) -> bool {
 }
 
 /// Shows the console and follows the guest until something ends it.
-fn attend(args: &Args, guest: &Guest, mut on_ready: impl FnMut(&Ready)) -> End {
-    let started = Instant::now();
+fn attend(args: &Args, guest: &Guest, on_state: impl Fn(State<'_>)) -> End {
+    let mut started = Instant::now();
     let ticker = shows_progress(args);
     let mut ready = false;
+    let mut sealed = false;
     let mut failed = None;
     loop {
         match guest.next_event(Duration::from_secs(1)) {
@@ -223,8 +224,13 @@ fn attend(args: &Args, guest: &Guest, mut on_ready: impl FnMut(&Ready)) -> End {
                 match Line::parse(&text) {
                     Line::Ready(line) if !ready => {
                         ready = true;
-                        on_ready(&line);
+                        on_state(State::Ready(&line));
                     }
+                    Line::Sealed => {
+                        sealed = true;
+                        on_state(State::Sealed);
+                    }
+                    Line::Opening => (sealed, started) = (false, Instant::now()),
                     Line::Failed(reason) if args.exit_on_failure => return End::Failed(reason),
                     Line::Failed(reason) => {
                         eprintln!("the guest failed and answers /health only; Ctrl-C ends it");
@@ -243,7 +249,7 @@ fn attend(args: &Args, guest: &Guest, mut on_ready: impl FnMut(&Ready)) -> End {
             }
             Event::Quiet => {
                 let waited = started.elapsed();
-                if ready || failed.is_some() {
+                if ready || sealed || failed.is_some() {
                     continue;
                 }
                 if ticker {
@@ -262,29 +268,60 @@ fn attend(args: &Args, guest: &Guest, mut on_ready: impl FnMut(&Ready)) -> End {
     }
 }
 
-fn report_ready(args: &Args, plan: &Plan, process: u32, ready: &Ready) {
+/// What is to be told of a guest.
+enum State<'a> {
+    /// It waits for its model's key.
+    Sealed,
+    /// It serves.
+    Ready(&'a Ready),
+}
+
+fn report(args: &Args, plan: &Plan, process: u32, state: State<'_>) {
+    let ready = match state {
+        State::Ready(ready) => Some(ready),
+        State::Sealed => None,
+    };
     if args.json {
-        let report = ReadyReport {
-            event: "ready",
+        let report = StateReport {
+            event: match ready {
+                Some(_) => "ready",
+                None => "sealed",
+            },
             backend: args.backend,
             addresses: &plan.addresses,
             accelerator: plan.accelerator,
-            isa: ready.text("isa"),
-            vcpus: ready.number("vcpus"),
-            boot_ms: ready.number("boot_ms"),
+            isa: ready.and_then(|ready| ready.text("isa")),
+            vcpus: ready.and_then(|ready| ready.number("vcpus")),
+            boot_ms: ready.and_then(|ready| ready.number("boot_ms")),
             process,
         };
         println!("{}", serde_json::json!(report));
         return;
     }
-    println!("the guest is ready; Ctrl-C stops it. In another terminal:");
+    let command = match (ready, &args.model) {
+        (None, Some(model)) => {
+            println!("the guest waits for its model's key; Ctrl-C stops it. In another terminal:");
+            let sealed = model.display().to_string();
+            format!(
+                "provision --sealed {} --identity FILE",
+                shell::join([sealed])
+            )
+        }
+        _ => {
+            println!("the guest is ready; Ctrl-C stops it. In another terminal:");
+            "chat".to_owned()
+        }
+    };
     // Outside a trust domain there is nothing to verify.
     let insecure = match args.backend {
         Backend::Qemu | Backend::Emulator => " --insecure-no-tee",
         Backend::Tdx => "",
     };
     for address in &plan.addresses {
-        println!("  vitrine chat --to {}{insecure}", shell::join([address]));
+        println!(
+            "  vitrine {command} --to {}{insecure}",
+            shell::join([address])
+        );
     }
 }
 

@@ -1,4 +1,5 @@
-//! What the guest says on its serial console, and what of it matters: that it is ready, or why it failed.
+//! What the guest says on its serial console, and what of it matters: that it is ready, that it waits for its model's key, or why it
+//! failed.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,10 @@ pub const LINE_LIMIT: u64 = 4096;
 pub enum Line {
     /// The guest serves.
     Ready(Ready),
+    /// The guest waits for the key of its sealed model.
+    Sealed,
+    /// The key has come.
+    Opening,
     /// The guest cannot serve, and why.
     Failed(String),
     /// Anything else.
@@ -44,6 +49,11 @@ impl Line {
         };
         if let Some(reason) = said.strip_prefix("failed: ") {
             return Self::Failed(reason.to_owned());
+        }
+        match said.trim_end() {
+            "the model is sealed and waits for its key" => return Self::Sealed,
+            "opening the sealed model" => return Self::Opening,
+            _ => {}
         }
         let mut words = said.split_ascii_whitespace();
         if words.next() != Some("ready") {
@@ -80,6 +90,10 @@ mod tests {
         assert_eq!(
             Line::parse("vitrine: failed: no disk with role `model`"),
             Line::Failed("no disk with role `model`".into())
+        );
+        assert_eq!(
+            Line::parse("vitrine: the model is sealed and waits for its key\r"),
+            Line::Sealed
         );
         assert_eq!(Line::parse("vitrine: readying"), Line::Other);
         assert_eq!(Line::parse("ready"), Line::Other);
