@@ -14,6 +14,8 @@ use testpki::{Error, Platform, QuoteFormat, QuotingError, TestPki};
 const VERSION: u64 = 1;
 /// The quoting enclave refused.
 const ERROR: u64 = 0x8000_0000_0000_0000;
+/// The host has no quoting service, or does not reach it.
+const UNAVAILABLE: u64 = 0x8000_0000_0000_0001;
 
 /// A request that the VMM does not take: GetQuote ends with INVALID_OPERAND, and the buffer stays as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +35,7 @@ pub struct QuotingService {
     pki: TestPki,
     directory: Option<PathBuf>,
     format: QuoteFormat,
+    outage: Option<PathBuf>,
 }
 
 impl QuotingService {
@@ -43,6 +46,7 @@ impl QuotingService {
             pki: TestPki::open(directory, now)?,
             directory: Some(directory.to_owned()),
             format: QuoteFormat::V4,
+            outage: None,
         })
     }
 
@@ -52,12 +56,21 @@ impl QuotingService {
             pki: TestPki::generate(Platform::default())?,
             directory: None,
             format: QuoteFormat::V4,
+            outage: None,
         })
     }
 
     /// Makes quotes of this format instead of version 4.
     pub fn with_format(self, format: QuoteFormat) -> Self {
         Self { format, ..self }
+    }
+
+    /// Is down whenever there is a file of this name.
+    pub fn with_outage(self, file: PathBuf) -> Self {
+        Self {
+            outage: Some(file),
+            ..self
+        }
     }
 
     /// The security versions that the emulated module reports.
@@ -81,9 +94,11 @@ impl QuotingService {
         }
         let input = u32::from_le_bytes([input[0], input[1], input[2], input[3]]) as usize;
         let report = payload.get(..input).ok_or(InvalidOperand)?;
+        let down = self.outage.as_ref().is_some_and(|file| file.exists());
         let quote = self.pki.quoting_enclave().quote(report, self.format);
         let mut header = *header;
         let (status, quote, refusal) = match quote {
+            _ if down => (UNAVAILABLE, Vec::new(), None),
             Ok(quote) if quote.len() <= payload.len() => (0, quote, None),
             // As QEMU: a quote that does not fit is none.
             Ok(_) => (ERROR, Vec::new(), None),
@@ -168,6 +183,21 @@ mod tests {
         let service = QuotingService::forgotten().unwrap();
         let answer = service.answer(&request(&report(&service), 4096 / 2));
         assert_eq!(seen(&answer.unwrap()), Err(HostError::Failed));
+    }
+
+    #[test]
+    fn during_an_outage_there_are_no_quotes() {
+        let file = std::env::temp_dir().join(format!("outage-{}", std::process::id()));
+        let service = QuotingService::forgotten()
+            .unwrap()
+            .with_outage(file.clone());
+        let request = request(&report(&service), BUFFER);
+        std::fs::write(&file, "").unwrap();
+        let answer = service.answer(&request).unwrap();
+        assert_eq!(seen(&answer), Err(HostError::Unavailable));
+        std::fs::remove_file(&file).unwrap();
+        let answer = service.answer(&request).unwrap();
+        assert!(matches!(seen(&answer), Ok(Progress::Done(_))));
     }
 
     #[test]

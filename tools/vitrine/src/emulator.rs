@@ -68,6 +68,17 @@ pub struct Args {
     /// Directory of the test root that signs quotes; made if it is not there [default: one that is forgotten]
     #[arg(long, value_name = "DIR")]
     pki: Option<PathBuf>,
+    /// The quoting service is down whenever there is a file of this name
+    #[arg(long, value_name = "FILE")]
+    quote_outage: Option<PathBuf>,
+    /// Set the TD's battery clock ahead of this machine's, or with a minus behind it
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 0,
+        allow_negative_numbers = true
+    )]
+    clock_ahead: i64,
     /// Pages that back private memory
     #[arg(long, value_enum, default_value = "4k")]
     sept: PageSize,
@@ -106,12 +117,15 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         None => Host::honest(),
         Some(name) => Host::parse(name).map_err(Failure::usage)?,
     });
-    let quoting = match &args.pki {
+    let mut quoting = match &args.pki {
         None => QuotingService::forgotten(),
         Some(directory) => QuotingService::open(directory, now()),
     }
     .map_err(Failure::new)?;
     eprintln!("emulator: {quoting}");
+    if let Some(file) = &args.quote_outage {
+        quoting = quoting.with_outage(file.clone());
+    }
     for attack in host.attacks() {
         eprintln!("emulator: the host attacks: {}", attack.name);
     }
@@ -181,6 +195,7 @@ fn board(
         firmware: args
             .firmware_config
             .then(|| FirmwareConfig::new(args.cpus as u16, &layout.ram())),
+        clock_ahead: args.clock_ahead,
     };
     let shared = Arc::new(memory.shared().clone());
     Board::new(options, shared, interrupts, Box::new(stdout()), host)

@@ -31,9 +31,12 @@ const LARGE_UNIT: u64 = 64 << 10;
 /// The clock.
 pub struct Cmos {
     state: Mutex<State>,
-    now: fn() -> SystemTime,
+    now: Now,
     host: Arc<Host>,
 }
+
+/// What time it is.
+pub type Now = Box<dyn Fn() -> SystemTime + Send + Sync>;
 
 struct State {
     index: u8,
@@ -42,13 +45,7 @@ struct State {
 
 impl Cmos {
     /// A clock of a machine with `below_4g` and `above_4g` bytes of memory and `cpus` processors. `now` is the time it shows.
-    pub fn new(
-        below_4g: u64,
-        above_4g: u64,
-        cpus: u8,
-        now: fn() -> SystemTime,
-        host: Arc<Host>,
-    ) -> Self {
+    pub fn new(below_4g: u64, above_4g: u64, cpus: u8, now: Now, host: Arc<Host>) -> Self {
         let mut memory = [0; 128];
         let mut put = |offset: usize, bytes: &[u8]| {
             memory[offset..offset + bytes.len()].copy_from_slice(bytes)
@@ -140,7 +137,7 @@ mod tests {
             0,
             0,
             1,
-            || SystemTime::UNIX_EPOCH + Duration::from_secs(1_835_440_496),
+            Box::new(|| SystemTime::UNIX_EPOCH + Duration::from_secs(1_835_440_496)),
             honest(),
         );
         let registers = [0x00, 0x02, 0x04, 0x06, 0x07, 0x08, 0x09, 0x32];
@@ -152,7 +149,7 @@ mod tests {
 
     #[test]
     fn memory_sizes_are_where_firmware_looks() {
-        let cmos = Cmos::new(2 << 30, 6 << 30, 4, SystemTime::now, honest());
+        let cmos = Cmos::new(2 << 30, 6 << 30, 4, Box::new(SystemTime::now), honest());
         let word = |low| u32::from(read(&cmos, low)) | u32::from(read(&cmos, low + 1)) << 8;
         assert_eq!(u64::from(word(0x34)) * LARGE_UNIT + 16 * MIB, 2 << 30);
         assert_eq!(
@@ -165,7 +162,7 @@ mod tests {
 
     #[test]
     fn the_rest_is_memory() {
-        let cmos = Cmos::new(0, 0, 1, SystemTime::now, honest());
+        let cmos = Cmos::new(0, 0, 1, Box::new(SystemTime::now), honest());
         cmos.io(INDEX_PORT, Some(0x80 | 0x40));
         cmos.io(DATA_PORT, Some(0xa5));
         assert_eq!(read(&cmos, 0x40), 0xa5);

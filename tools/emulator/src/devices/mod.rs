@@ -18,7 +18,7 @@ pub use virtio::net::Forward;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::bus::{Bus, Interrupts, SharedMemory};
 use crate::hostile::{Host, TamperedInterrupts, Target};
@@ -62,6 +62,8 @@ pub struct Options {
     pub vsock: Option<VsockOptions>,
     /// What firmware of QEMU's finds behind its configuration ports; None leaves the ports empty.
     pub firmware: Option<FirmwareConfig>,
+    /// Seconds by which the battery clock is ahead of this machine's.
+    pub clock_ahead: i64,
 }
 
 /// The machine around processors and memory.
@@ -126,13 +128,19 @@ impl Board {
                 .map_err(|error| named(error, &format!("vsock socket {}", path.display())))?;
             plug(VirtioFunction::start(Target::Vsock, vsock, surroundings))?;
         }
+        let ahead = options.clock_ahead;
+        let shift = Duration::from_secs(ahead.unsigned_abs());
+        let now = move || match ahead < 0 {
+            true => SystemTime::now() - shift,
+            false => SystemTime::now() + shift,
+        };
         Ok(Self {
             serial: SerialPort::new(console),
             cmos: Cmos::new(
                 options.below_4g,
                 options.above_4g,
                 options.cpus,
-                SystemTime::now,
+                Box::new(now),
                 host,
             ),
             chipset: Chipset::new(isa),
