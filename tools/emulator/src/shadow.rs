@@ -1,8 +1,9 @@
 //! What of the guest's address space is mapped in the tracee: a cache of translations, like a TLB.
 //!
 //! Data is mapped as large as it is contiguous. Code is searched for instructions that must be patched ([`crate::patch`]); a page with patches is
-//! a private copy that can be executed only, so that whoever reads it as data gets the guest's own bytes ([`Shadow::read_code`]). Memory that
-//! the guest may both write and execute is data until it is executed, and stays unpatched once it is written as code.
+//! a private copy that can be executed only, so that whoever reads it as data gets the guest's own bytes ([`Shadow::read_code`]). If it is read
+//! often, the processor's breakpoint registers take the place of the patches. Memory that the guest may both write and execute is data until it
+//! is executed, and stays unpatched once it is written as code.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,7 +14,7 @@ use crate::event::Access;
 use crate::memory::{LARGE_PAGE, Memory, PAGE};
 use crate::paging::Run;
 use crate::patch;
-use crate::ptrace::{Rights, Tracee};
+use crate::ptrace::{Rights, Tracee, WATCHED};
 use crate::trace::Trace;
 
 const GIGABYTE: u64 = 1 << 30;
@@ -32,8 +33,19 @@ pub struct Shadow<'a> {
     largest: u64,
 }
 
-/// A page of code with patches, or one that the guest may write: where the patches are, and what was there.
-type CodePage = Vec<(u64, u8)>;
+/// A page that is read as data this often is worth breakpoint registers.
+const MANY_READS: u32 = 64;
+
+/// A page of code with patches, or one that the guest may write.
+#[derive(Default)]
+struct CodePage {
+    /// Where patches are, and what was there.
+    sites: Vec<(u64, u8)>,
+    /// How often it was read as data.
+    reads: u32,
+    /// Breakpoint registers stand for the patches; the page holds the guest's own bytes.
+    watched: bool,
+}
 
 impl<'a> Shadow<'a> {
     /// Nothing is mapped.
@@ -59,14 +71,14 @@ impl<'a> Shadow<'a> {
     pub fn is_patched(&self, address: u64) -> bool {
         self.code
             .get(&(address & !(PAGE - 1)))
-            .is_some_and(|page| page.iter().any(|(site, _)| *site == address))
+            .is_some_and(|page| page.sites.iter().any(|(site, _)| *site == address))
     }
 
     /// Whether this address lies in a page of code that can only be executed here.
     pub fn is_execute_only(&self, address: u64) -> bool {
         self.code
             .get(&(address & !(PAGE - 1)))
-            .is_some_and(|page| !page.is_empty())
+            .is_some_and(|page| !page.sites.is_empty() && !page.watched)
     }
 
     /// Drops everything.
@@ -106,7 +118,7 @@ impl<'a> Shadow<'a> {
             (_, Some(_)) => {
                 let rights = Rights::new(true, true, true);
                 self.map_part(clip(run, PAGE, address), rights, false)?;
-                self.code.insert(page, CodePage::new());
+                self.code.insert(page, CodePage::default());
                 Ok(())
             }
             (_, None) => self.map_data(self.without_code(run, page)),
@@ -131,7 +143,7 @@ impl<'a> Shadow<'a> {
             self.map_part(run, Rights::new(true, run.writable, true), false)?;
         }
         if run.writable {
-            self.code.insert(run.start, CodePage::new());
+            self.code.insert(run.start, CodePage::default());
         }
         for (page, sites) in pages {
             let one = clip(run, PAGE, page);
@@ -141,7 +153,11 @@ impl<'a> Shadow<'a> {
                 .into_iter()
                 .map(|site| Ok((site, self.tracee.patch(site, INT3)?)))
                 .collect::<io::Result<_>>()?;
-            self.code.insert(page, sites);
+            let patched = CodePage {
+                sites,
+                ..CodePage::default()
+            };
+            self.code.insert(page, patched);
         }
         Ok(())
     }
@@ -153,18 +169,48 @@ impl<'a> Shadow<'a> {
         let Some(code) = self.code.get_mut(&page) else {
             return Ok(false);
         };
-        let (data, kept): (CodePage, CodePage) = std::mem::take(code)
+        code.reads += 1;
+        let (data, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut code.sites)
             .into_iter()
             .partition(|(site, _)| range.contains(site));
-        let close = !kept.is_empty();
-        *code = kept;
+        let often = code.reads >= MANY_READS && kept.len() <= WATCHED;
+        let close = !kept.is_empty() && !often;
+        code.sites = kept;
         for (site, byte) in data {
             self.trace
                 .line(self.vcpu, format_args!("{site:#x} is data: no patch"));
             self.tracee.patch(site, byte)?;
         }
+        if often {
+            self.watch(page)?;
+        }
         self.tracee.protect(page, Rights::new(true, false, true))?;
         Ok(close)
+    }
+
+    /// Gives a page the breakpoint registers, and the page that had them its patches back.
+    fn watch(&mut self, page: u64) -> io::Result<()> {
+        for (start, code) in &mut self.code {
+            if !std::mem::take(&mut code.watched) {
+                continue;
+            }
+            for (site, _) in &code.sites {
+                self.tracee.patch(*site, INT3)?;
+            }
+            code.reads = 0;
+            self.tracee
+                .protect(*start, Rights::new(false, false, true))?;
+        }
+        let Some(code) = self.code.get_mut(&page) else {
+            return Ok(());
+        };
+        code.watched = true;
+        for (site, byte) in &code.sites {
+            self.tracee.patch(*site, *byte)?;
+        }
+        let sites: Vec<u64> = code.sites.iter().map(|(site, _)| *site).collect();
+        self.trace.line(self.vcpu, format_args!("watch {sites:x?}"));
+        self.tracee.watch(&sites)
     }
 
     /// Makes a page execute-only again.

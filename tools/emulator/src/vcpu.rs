@@ -202,6 +202,10 @@ impl<'a> Vcpu<'a> {
     fn handle(&mut self, trap: Trap, step: bool) -> Result<Effect, Event> {
         let exception = match trap {
             Trap::Kick => return Ok(Effect::Jumped),
+            // A breakpoint register stopped before the instruction.
+            Trap::Debug if self.shadow.is_patched(self.cpu.registers.rip) => {
+                return self.execute(Exception::new(vector::INVALID_OPCODE));
+            }
             Trap::Debug if step => return Ok(Effect::Jumped),
             Trap::PageFault(address) => return self.page_fault(address),
             Trap::GeneralProtection => {

@@ -163,6 +163,10 @@ pub enum Attack {
     HaltReturns,
     /// The host's CPUID gives random answers.
     CpuidRandom,
+    /// A quote never comes.
+    QuoteNever,
+    /// A quote is another TD's.
+    QuoteOfAnother,
 }
 
 /// What the guest must make of an attack.
@@ -337,5 +341,7 @@ static CATALOGUE: &[Row] = {
         row("conversion-refused", A::ConversionRefused, Launch, ALWAYS, Stop(&["calls an operand invalid"])),
         row("halt-returns", A::HaltReturns, Launch, ALWAYS, Continue),
         row("cpuid-random", A::CpuidRandom, Launch, ALWAYS, Continue),
+        row("quote-never", A::QuoteNever, Launch, ALWAYS, Continue),
+        row("quote-of-another", A::QuoteOfAnother, Launch, ALWAYS, Continue),
     ]
 };

@@ -4,4 +4,4 @@ mod stub;
 mod tracee;
 
 pub use stub::ADDRESS as STUB_ADDRESS;
-pub use tracee::{KICK, Rights, Tracee, Trap};
+pub use tracee::{KICK, Rights, Tracee, Trap, WATCHED};

@@ -42,6 +42,9 @@ const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
 /// The state component that AMX needs permission for.
 const XFEATURE_TILE_DATA: u64 = 18;
 
+/// How many instructions the processor can watch.
+pub const WATCHED: usize = 4;
+
 /// Why the guest's code stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trap {
@@ -250,6 +253,28 @@ impl Tracee {
         let old = std::mem::replace(&mut word[(address - aligned) as usize], byte);
         ptrace::write(self.pid, aligned as *mut _, i64::from_le_bytes(word))?;
         Ok(old)
+    }
+
+    /// Has the processor stop before the instructions at these addresses, which need no patch then; at most [`WATCHED`].
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn watch(&mut self, addresses: &[u64]) -> io::Result<()> {
+        /// Enables an execution breakpoint of this process (Intel SDM vol. 3, 18.2.4).
+        const LOCAL: i64 = 1;
+        let register = |index: usize| {
+            let offset = std::mem::offset_of!(libc::user, u_debugreg) + 8 * index;
+            std::ptr::without_provenance_mut(offset)
+        };
+        const CONTROL: usize = 7;
+        ptrace::write_user(self.pid, register(CONTROL), 0)?;
+        let mut control = 0;
+        for (index, address) in addresses.iter().take(WATCHED).enumerate() {
+            ptrace::write_user(self.pid, register(index), *address as i64)?;
+            control |= LOCAL << (2 * index);
+        }
+        ptrace::write_user(self.pid, register(CONTROL), control)?;
+        Ok(())
     }
 
     /// Lets the guest's code run until something stops it, or for one instruction.

@@ -49,7 +49,7 @@ pub fn call(td: &Td, host: &mut [u64; 16]) -> Answer {
             // QEMU lets a TD share addresses without memory: they are device registers.
             None if to_shared => {}
             None => {
-                host[R11] = page;
+                host[R11] = page | (start & td.shared_bit());
                 return HostStatus::InvalidOperand.into();
             }
         }

@@ -6,15 +6,20 @@ use std::thread;
 use std::time::Duration;
 
 use tdx::quote::{BUFFER, HEADER};
+use tdx::report::REPORT;
 
 use super::HostStatus;
 use crate::cpu::gpr::{R12, R13};
+use crate::hostile::{Attack, Target};
 use crate::memory::{PAGE, PageState};
 use crate::quoting::QuotingService;
+use crate::report::Identity;
 use crate::td::Td;
 
 /// Requests in flight at once; QEMU wants more to be tried again.
 const MAX_IN_FLIGHT: u32 = 16;
+/// Offset of the caller's data in a TDREPORT.
+const REPORT_DATA: usize = 128;
 /// The status while the service works.
 const IN_FLIGHT: u64 = u64::MAX;
 /// Offset of the status in the buffer.
@@ -59,6 +64,9 @@ pub fn get_quote(td: &Td, host: &[u64; 16]) -> HostStatus {
     if td.memory.read_any(gpa, true, &mut request).is_err() {
         return HostStatus::InvalidOperand;
     }
+    if td.host.strikes(Attack::QuoteOfAnother, Target::Launch) {
+        replace_report(td, &mut request);
+    }
     let Ok(answer) = quoting.service.answer(&request) else {
         return HostStatus::InvalidOperand;
     };
@@ -72,6 +80,9 @@ pub fn get_quote(td: &Td, host: &[u64; 16]) -> HostStatus {
     }
     let memory = td.memory.shared().clone();
     write(&memory, gpa + STATUS, &IN_FLIGHT.to_le_bytes());
+    if td.host.strikes(Attack::QuoteNever, Target::Launch) {
+        return HostStatus::Success;
+    }
     let (in_flight, apics) = (quoting.in_flight.clone(), td.apics.clone());
     let notification = quoting.notification.load(Ordering::SeqCst);
     thread::spawn(move || {
@@ -87,6 +98,18 @@ pub fn get_quote(td: &Td, host: &[u64; 16]) -> HostStatus {
         }
     });
     HostStatus::Success
+}
+
+/// Puts the report of a TD of the host's own in place of this one's, with the same data.
+fn replace_report(td: &Td, request: &mut [u8]) {
+    let Some(report) = request.get_mut(HEADER..HEADER + REPORT) else {
+        return;
+    };
+    let mut data = [0; 64];
+    data.copy_from_slice(&report[REPORT_DATA..REPORT_DATA + 64]);
+    let service = &td.quoting.service;
+    let other = Identity::new(service.platform(), *service.report_key(), 0, [0xee; 48]);
+    report.copy_from_slice(other.report(&data).as_bytes());
 }
 
 /// R12 is the vector, 32 to 255, on this vCPU.
