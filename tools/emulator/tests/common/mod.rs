@@ -1,0 +1,195 @@
+//! An image of 64 KiB around a piece of code, and a machine that runs it.
+
+use emulator::bus::Bus;
+use emulator::hostile::Host;
+use emulator::machine::{Configuration, Machine as Emulated};
+use emulator::quoting::QuotingService;
+use emulator::symbols::Symbols;
+use emulator::td::{End, HostStack, Parameters, Sept};
+use emulator::trace::Trace;
+use iced_x86::IcedError;
+use iced_x86::code_asm::*;
+use std::sync::Arc;
+
+/// What assembling gives.
+pub type Part = Result<(), IcedError>;
+
+const SIZE: usize = 64 << 10;
+const BASE: u64 = (1 << 32) - SIZE as u64;
+/// In the image: page tables, descriptors, a counter of processors that came by, code.
+const TABLES: usize = 0;
+const DESCRIPTORS: usize = 0x4000;
+const COUNT: usize = 0x4100;
+const CODE: usize = 0x5000;
+const METADATA: usize = SIZE - 0x400;
+/// How many processors came by.
+pub const COUNTER: u64 = BASE + COUNT as u64;
+
+/// A machine to run code in.
+pub struct Machine {
+    pub cpus: u32,
+    pub sept: Sept,
+    pub host: HostStack,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self {
+            cpus: 1,
+            sept: Sept::Small,
+            host: HostStack::Mainline,
+        }
+    }
+}
+
+/// No devices.
+struct Nothing;
+
+impl Bus for Nothing {
+    fn io(&self, _port: u16, _size: u8, _write: Option<u32>) -> u32 {
+        u32::MAX
+    }
+
+    fn mmio(&self, _gpa: u64, _size: u8, _write: Option<u64>) -> u64 {
+        u64::MAX
+    }
+}
+
+impl Machine {
+    /// Runs `body` on the boot processor in 64-bit mode; behind it, a fatal error is reported with R12 as its code.
+    pub fn run(&self, body: impl Fn(&mut CodeAssembler) -> Part) -> End {
+        let configuration = Configuration {
+            image: image(body),
+            memory: 64 << 20,
+            parameters: Parameters {
+                vcpus: self.cpus,
+                gpaw: 48,
+                sept: self.sept,
+                host: self.host,
+                huge_pages: false,
+                strict: false,
+            },
+            quoting: QuotingService::forgotten().expect("a test root"),
+            symbols: Symbols::default(),
+            host: Arc::new(Host::honest()),
+            trace: Trace::new(None, Box::new(std::io::sink())),
+        };
+        let machine = Emulated::new(configuration, |_, _| Ok(Nothing)).expect("a machine");
+        machine.run().end
+    }
+}
+
+fn image(body: impl Fn(&mut CodeAssembler) -> Part) -> Vec<u8> {
+    let mut image = vec![0; SIZE];
+    let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
+    // 1 GiB of private memory, the same through the shared bit, nothing, the image: all writable and executable.
+    let table = BASE + TABLES as u64;
+    let entries = [
+        (TABLES, table + 0x1000 + 3),
+        (TABLES + 0x1000, table + 0x2000 + 3),
+        (TABLES + 0x1008, 1 << 47 | 0x83),
+        (TABLES + 0x1018, table + 0x3000 + 3),
+        (TABLES + 0x3000 + 511 * 8, 0xffe0_0083),
+    ];
+    for (place, entry) in entries {
+        put(place, &u64::to_le_bytes(entry));
+    }
+    for index in 0..512 {
+        let entry = (index as u64) << 21 | 0x83;
+        put(TABLES + 0x2000 + index * 8, &entry.to_le_bytes());
+    }
+    put(DESCRIPTORS + 8, &0x00af_9b00_0000_ffff_u64.to_le_bytes());
+    let pointer = [
+        &15u16.to_le_bytes()[..],
+        &((BASE + DESCRIPTORS as u64) as u32).to_le_bytes(),
+    ];
+    put(DESCRIPTORS + 0x20, &pointer.concat());
+    let start = assemble(32, CODE, |asm| {
+        asm.lgdt(fword_ptr(DESCRIPTORS as i32 + 0x20 + BASE as i32))?;
+        asm.mov(eax, cr4)?;
+        asm.or(eax, 0x20)?;
+        asm.mov(cr4, eax)?;
+        asm.mov(eax, table as u32)?;
+        asm.mov(cr3, eax)?;
+        asm.mov(eax, cr0)?;
+        asm.or(eax, 0x8000_0000_u32 as i32)?;
+        asm.mov(cr0, eax)
+    });
+    put(CODE, &start);
+    let far_jump = CODE + start.len();
+    let target = CODE + 0x100;
+    put(far_jump, &[0xea]);
+    put(far_jump + 1, &((BASE + target as u64) as u32).to_le_bytes());
+    put(far_jump + 5, &8u16.to_le_bytes());
+    let main = assemble(64, target, |asm| {
+        let mut park = asm.create_label();
+        let mut boot = asm.create_label();
+        asm.mov(rbx, COUNTER)?;
+        asm.lock().inc(dword_ptr(rbx))?;
+        asm.test(esi, esi)?;
+        asm.je(boot)?;
+        asm.set_label(&mut park)?;
+        asm.pause()?;
+        asm.jmp(park)?;
+        asm.set_label(&mut boot)?;
+        body(asm)?;
+        asm.xor(eax, eax)?;
+        asm.mov(rcx, 0xffcc_u64)?;
+        asm.xor(r10d, r10d)?;
+        asm.mov(r11, 0x1_0003_u64)?;
+        asm.xor(r14d, r14d)?;
+        asm.tdcall()?;
+        asm.ud2()
+    });
+    put(target, &main);
+    // The reset vector: a jump back.
+    let distance = (CODE as i32) - (SIZE as i32 - 16 + 5);
+    put(SIZE - 16, &[0xe9]);
+    put(SIZE - 15, &distance.to_le_bytes());
+    put_metadata(&mut put);
+    image
+}
+
+fn assemble(bits: u32, at: usize, body: impl FnOnce(&mut CodeAssembler) -> Part) -> Vec<u8> {
+    let mut asm = CodeAssembler::new(bits).expect("a number of bits");
+    body(&mut asm).expect("instructions");
+    asm.assemble(BASE + at as u64).expect("code")
+}
+
+/// The TDVF descriptor with two sections, and the GUID table that leads to it.
+fn put_metadata(put: &mut impl FnMut(usize, &[u8])) {
+    let section = |offset: u32, raw: u32, address: u64, size: u64, kind: u32, attributes: u32| {
+        let numbers = [
+            &offset.to_le_bytes()[..],
+            &raw.to_le_bytes(),
+            &address.to_le_bytes(),
+        ];
+        let rest = [
+            &size.to_le_bytes()[..],
+            &kind.to_le_bytes(),
+            &attributes.to_le_bytes(),
+        ];
+        [numbers.concat(), rest.concat()].concat()
+    };
+    let head = [
+        *b"TDVF",
+        80u32.to_le_bytes(),
+        1u32.to_le_bytes(),
+        2u32.to_le_bytes(),
+    ]
+    .concat();
+    let code = section(0, SIZE as u32, BASE, SIZE as u64, 0, 1);
+    let hob = section(0, 0, 0x80_0000, 0x2000, 2, 0);
+    put(METADATA, &[head, code, hob].concat());
+    let entry = [
+        0x35, 0x65, 0x7a, 0xe4, 0x4a, 0x98, 0x98, 0x47, 0x86, 0x5e, 0x46, 0x85, 0xa7, 0xbf, 0x8e,
+        0xc2,
+    ];
+    let footer = [
+        0xde, 0x82, 0xb5, 0x96, 0xb2, 0x1f, 0xf7, 0x45, 0xba, 0xea, 0xa3, 0x66, 0xc5, 0x5a, 0x08,
+        0x2d,
+    ];
+    let distance = ((SIZE - METADATA) as u32).to_le_bytes();
+    let table = [&distance[..], &[22, 0], &entry, &[40, 0], &footer].concat();
+    put(SIZE - 32 - table.len(), &table);
+}
