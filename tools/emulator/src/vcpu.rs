@@ -114,6 +114,8 @@ impl<'a> Vcpu<'a> {
             let state = self.td.flush_wanted();
             self.shadow.flush().map_err(host)?;
             self.td.flushed(self.cpu.index, state);
+            // With nothing mapped, the same access faults once more, however often that happens.
+            self.repeats = 0;
         }
         self.apic().entering();
         let before = self.cpu.registers.rip;
