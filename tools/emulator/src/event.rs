@@ -136,6 +136,8 @@ pub enum Death {
     TripleFault { first: String },
     /// An operand that no TD may pass: the TDX module or the VMM ends the TD.
     Forbidden(&'static str),
+    /// An instruction raised #VE, and the user of the emulator wants none.
+    Virtualization { reason: u32 },
     /// Hardware would do it, this emulator cannot.
     Unsupported(String),
     /// The host's kernel refuses something the emulator needs.
@@ -153,6 +155,7 @@ impl Death {
             Self::SharedPageTables { .. } => "shared-page-tables",
             Self::TripleFault { .. } => "triple-fault",
             Self::Forbidden(_) => "forbidden",
+            Self::Virtualization { .. } => "virtualization-exception",
             Self::Unsupported(_) => "unsupported",
             Self::Host(_) => "host",
         }
@@ -187,6 +190,10 @@ impl fmt::Display for Death {
                 "triple fault: {first}; no handler could take it, and the processor shuts down"
             ),
             Self::Forbidden(rule) => f.write_str(rule),
+            Self::Virtualization { reason } => write!(
+                f,
+                "an instruction raised #VE with exit reason {reason}: --strict lets none be delivered"
+            ),
             Self::Unsupported(what) => write!(f, "the emulator does not support this: {what}"),
             Self::Host(what) => f.write_str(what),
         }

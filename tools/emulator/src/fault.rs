@@ -81,4 +81,18 @@ mod tests {
             assert!(text.contains(part), "{part} in {text}");
         }
     }
+
+    #[test]
+    fn a_report_names_the_function() {
+        use object::Object;
+        let program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let mut symbols = Symbols::default();
+        symbols.add(&program);
+        let mut cpu = Cpu::reset(0, 48, 0x80_0000, 0);
+        let entry = object::File::parse(&*program).unwrap().entry();
+        cpu.registers.rip = entry + 4;
+        let text = report(&cpu, None, &symbols, "a test");
+        let place = format!("at {:#x} in _start+0x4", entry + 4);
+        assert!(text.contains(&place), "{place} in {text}");
+    }
 }

@@ -154,6 +154,7 @@ impl Machine {
                 .map(|thread| thread.join().unwrap_or(0))
                 .collect()
         });
+        self.td.trace.flush();
         let identity = self.td.identity();
         Outcome {
             end: self.td.end().cloned().unwrap_or(End::Stopped),

@@ -31,6 +31,8 @@ pub struct Shadow<'a> {
     code: BTreeMap<u64, CodePage>,
     /// The largest translation that was mapped.
     largest: u64,
+    /// In which mode code was searched.
+    mode: Mode,
 }
 
 /// A page that is read as data this often is worth breakpoint registers.
@@ -64,7 +66,20 @@ impl<'a> Shadow<'a> {
             huge_pages,
             code: BTreeMap::new(),
             largest: PAGE,
+            mode: Mode::Protected,
         }
+    }
+
+    /// Code runs in this mode from now on: what was found of it in another one is void, because its instructions are others.
+    ///
+    /// # Errors
+    /// The kernel's, as for all that follow.
+    pub fn set_mode(&mut self, mode: Mode) -> io::Result<()> {
+        if mode == self.mode {
+            return Ok(());
+        }
+        self.mode = mode;
+        self.flush()
     }
 
     /// Whether a breakpoint at this address is ours.
@@ -82,11 +97,8 @@ impl<'a> Shadow<'a> {
     }
 
     /// Drops everything.
-    ///
-    /// # Errors
-    /// The kernel's, as for all that follow.
     pub fn flush(&mut self) -> io::Result<()> {
-        self.code.clear();
+        self.forget(0..u64::MAX)?;
         self.largest = PAGE;
         self.tracee.clear()
     }
@@ -99,22 +111,22 @@ impl<'a> Shadow<'a> {
             LARGE_PAGE
         };
         let start = address & !(size - 1);
-        self.forget(start..start + size);
+        self.forget(start..start + size)?;
         self.tracee.unmap(start, size)
     }
 
-    /// Maps a run around `address` for an access in `mode`, or the part of it that has one set of rights here.
-    pub fn map(&mut self, run: Run, address: u64, access: Access, mode: Mode) -> io::Result<()> {
+    /// Maps a run around `address` for an access, or the part of it that has one set of rights here.
+    pub fn map(&mut self, run: Run, address: u64, access: Access) -> io::Result<()> {
         self.largest = self.largest.max(run.leaf);
         let page = address & !(PAGE - 1);
         if !run.executable {
             return self.map_data(run);
         }
         if !run.writable {
-            return self.map_code(clip(run, LARGE_PAGE, address), mode);
+            return self.map_code(clip(run, LARGE_PAGE, address));
         }
         match (access, self.code.get(&page)) {
-            (Access::Execute, _) => self.map_code(clip(run, PAGE, address), mode),
+            (Access::Execute, _) => self.map_code(clip(run, PAGE, address)),
             (_, Some(_)) => {
                 let rights = Rights::new(true, true, true);
                 self.map_part(clip(run, PAGE, address), rights, false)?;
@@ -134,9 +146,9 @@ impl<'a> Shadow<'a> {
     }
 
     /// Maps code, and pages with patches as copies over it.
-    fn map_code(&mut self, run: Run, mode: Mode) -> io::Result<()> {
+    fn map_code(&mut self, run: Run) -> io::Result<()> {
         let mut pages: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
-        for site in self.sites(&run, mode) {
+        for site in self.sites(&run) {
             pages.entry(site & !(PAGE - 1)).or_default().push(site);
         }
         if pages.len() as u64 * PAGE < run.length {
@@ -230,7 +242,7 @@ impl<'a> Shadow<'a> {
                 run.gpa,
             ),
         );
-        self.forget(run.start..run.start + run.length);
+        self.forget(run.start..run.start + run.length)?;
         let offset = self
             .memory
             .layout()
@@ -240,14 +252,17 @@ impl<'a> Shadow<'a> {
     }
 
     /// Forgets what is known of a range that is about to be mapped anew or not at all.
-    fn forget(&mut self, range: Range<u64>) {
+    fn forget(&mut self, range: Range<u64>) -> io::Result<()> {
         let pages: Vec<u64> = self.code.range(range).map(|(page, _)| *page).collect();
         for page in pages {
-            self.code.remove(&page);
+            if self.code.remove(&page).is_some_and(|code| code.watched) {
+                self.tracee.watch(&[])?;
+            }
         }
+        Ok(())
     }
 
-    fn sites(&self, run: &Run, mode: Mode) -> Vec<u64> {
+    fn sites(&self, run: &Run) -> Vec<u64> {
         let lead = patch::LEAD.min((run.gpa % LARGE_PAGE) as usize);
         let mut code = vec![0; lead + run.length as usize];
         let start = run.gpa - lead as u64;
@@ -255,7 +270,7 @@ impl<'a> Shadow<'a> {
             return Vec::new();
         }
         let cpuid = !self.tracee.cpuid_faults();
-        patch::sites(mode, run.start - lead as u64, &code, lead, cpuid)
+        patch::sites(self.mode, run.start - lead as u64, &code, lead, cpuid)
     }
 
     /// The part of a run around `page` in which no page is mapped as code.

@@ -56,7 +56,7 @@ pub struct Parameters {
     pub host: HostStack,
     /// Put huge pages of this machine behind the TD's memory where the TD maps large pages.
     pub huge_pages: bool,
-    /// Report instructions that raise #VE, which Vitrine's own image never executes.
+    /// End the TD at an instruction that raises #VE, as Vitrine's own image never executes one.
     pub strict: bool,
 }
 

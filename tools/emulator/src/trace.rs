@@ -42,6 +42,14 @@ impl Trace {
         }
     }
 
+    /// Makes all lines so far readable.
+    pub fn flush(&self) {
+        if let Some(out) = &self.out {
+            // As above.
+            let _ = lock(out).flush();
+        }
+    }
+
     /// Something that the user must know.
     pub fn note(&self, vcpu: u32, what: &str) {
         self.line(vcpu, format_args!("{what}"));

@@ -1,21 +1,21 @@
 //! One virtual CPU: runs the guest's code in its tracee until something traps, and does what the processor, the TDX module or the VMM would do.
 
 use std::io;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::Thread;
+use std::thread::{self, Thread};
+use std::time::Duration;
 
-use iced_x86::{Instruction, InstructionInfoFactory, OpAccess, UsedMemory};
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
 use crate::apic::{LocalApic, Wake};
-use crate::cpu::{Cpu, flags, gpr};
+use crate::cpu::Cpu;
 use crate::delivery;
 use crate::emulate::{self, Effect};
 use crate::event::{Access, Death, Event, Exception, vector};
 use crate::fault;
+use crate::hostile::{Attack, Target};
 use crate::paging::View;
 use crate::ptrace::{KICK, STUB_ADDRESS, Tracee, Trap};
 use crate::shadow::Shadow;
@@ -63,7 +63,7 @@ impl<'a> Vcpu<'a> {
         let halted = Arc::new(AtomicBool::new(false));
         td.apics.0[cpu.index as usize].set_waker(Box::new(Waker {
             tracee: tracee.pid(),
-            thread: std::thread::current(),
+            thread: thread::current(),
             halted: halted.clone(),
         }));
         let index = cpu.index;
@@ -109,11 +109,16 @@ impl<'a> Vcpu<'a> {
 
     /// Into the guest once, and what it left for.
     fn round(&mut self) -> Result<(), Death> {
+        self.wait_for_host();
         self.interrupt()?;
+        let mode = self.cpu.mode();
+        self.shadow.set_mode(mode).map_err(host)?;
         while !self.td.enter_guest(self.cpu.index) {
             let state = self.td.flush_wanted();
             self.shadow.flush().map_err(host)?;
             self.td.flushed(self.cpu.index, state);
+            // It is gone with the rest.
+            self.open_page = None;
             // With nothing mapped, the same access faults once more, however often that happens.
             self.repeats = 0;
         }
@@ -122,7 +127,6 @@ impl<'a> Vcpu<'a> {
         // In the shadow of STI, one instruction still comes before the interrupt.
         let shadowed = self.cpu.interrupt_shadow && self.apic().deliverable().is_some();
         let step = shadowed || self.open_page.is_some();
-        let mode = self.cpu.mode();
         let trap = self
             .shadow
             .tracee
@@ -141,13 +145,15 @@ impl<'a> Vcpu<'a> {
             Err(Event::Death(death)) => Err(death),
             Err(Event::Exception(exception)) => self.deliver(exception),
             Err(Event::Virtualization(info)) => {
-                self.td.trace.line(
-                    self.cpu.index,
-                    format_args!(
-                        "#VE reason {} qualification {:#x} gpa {:#x}",
-                        info.reason, info.qualification, info.gpa
-                    ),
-                );
+                self.trace(format_args!(
+                    "#VE reason {} qualification {:#x} gpa {:#x}",
+                    info.reason, info.qualification, info.gpa
+                ));
+                if self.td.parameters.strict {
+                    return Err(Death::Virtualization {
+                        reason: info.reason,
+                    });
+                }
                 let vector = match self.cpu.ve.replace(info) {
                     None => Exception::new(vector::VIRTUALIZATION),
                     // The first one was never read: VEINFO still holds it.
@@ -165,6 +171,23 @@ impl<'a> Vcpu<'a> {
         }
     }
 
+    /// A hostile host may not run this processor for a while.
+    fn wait_for_host(&self) {
+        /// How often the host thinks about it.
+        const PERIOD: Duration = Duration::from_millis(2);
+        let host = &self.td.host;
+        while host.is_hostile()
+            && host.strikes(Attack::TimeWithheld, Target::Launch)
+            && !self.td.is_ending()
+        {
+            thread::sleep(PERIOD);
+        }
+    }
+
+    fn trace(&self, what: std::fmt::Arguments<'_>) {
+        self.td.trace.line(self.cpu.index, what);
+    }
+
     fn tell(&self, what: &str) {
         let view = self.view().ok();
         let (cpu, td) = (&self.cpu, self.td);
@@ -177,10 +200,10 @@ impl<'a> Vcpu<'a> {
         if exception.is_fault() {
             self.tell(&format!("{exception} for the TD's own handler"));
         }
-        self.td.trace.line(
-            self.cpu.index,
-            format_args!("deliver {exception}, rip {:#x}", self.cpu.registers.rip),
-        );
+        self.trace(format_args!(
+            "deliver {exception}, rip {:#x}",
+            self.cpu.registers.rip
+        ));
         let view = self.view()?;
         delivery::deliver(&mut self.cpu, &view, exception)
     }
@@ -203,12 +226,18 @@ impl<'a> Vcpu<'a> {
 
     fn handle(&mut self, trap: Trap, step: bool) -> Result<Effect, Event> {
         let exception = match trap {
-            Trap::Kick => return Ok(Effect::Jumped),
+            Trap::Kick => {
+                self.trace(format_args!("kick"));
+                return Ok(Effect::Jumped);
+            }
             // A breakpoint register stopped before the instruction.
             Trap::Debug if self.shadow.is_patched(self.cpu.registers.rip) => {
                 return self.execute(Exception::new(vector::INVALID_OPCODE));
             }
-            Trap::Debug if step => return Ok(Effect::Jumped),
+            Trap::Debug if step => {
+                self.trace(format_args!("step, to {:#x}", self.cpu.registers.rip));
+                return Ok(Effect::Jumped);
+            }
             Trap::PageFault(address) => return self.page_fault(address),
             Trap::GeneralProtection => {
                 return self.execute(Exception::general_protection(0));
@@ -284,8 +313,8 @@ impl<'a> Vcpu<'a> {
                 break;
             }
             match apic.until_deadline() {
-                Some(time) => std::thread::park_timeout(time),
-                None => std::thread::park(),
+                Some(time) => thread::park_timeout(time),
+                None => thread::park(),
             }
         }
         self.halted.store(false, Ordering::SeqCst);
@@ -307,10 +336,11 @@ impl<'a> Vcpu<'a> {
             ))
             .into());
         }
-        let (access, _) = match self.access(&view, address) {
+        let (access, _) = match emulate::touched(&self.cpu, &view, address) {
             (Access::Read, range) if self.shadow.is_execute_only(address) => {
                 // A loop reads the same address again and again, with a fault each time.
                 self.repeats = 0;
+                self.trace(format_args!("read of code at {address:#x}"));
                 if self.shadow.read_code(address, range).map_err(host)? {
                     self.open_page = Some(address);
                 }
@@ -325,64 +355,8 @@ impl<'a> Vcpu<'a> {
         if run.start + run.length > STUB_ADDRESS {
             return Err(Death::Unsupported(format!("linear address {address:#x}")).into());
         }
-        let mode = self.cpu.mode();
-        self.shadow.map(run, address, access, mode).map_err(host)?;
+        self.shadow.map(run, address, access).map_err(host)?;
         Ok(Effect::Jumped)
-    }
-
-    /// How the instruction that faulted touches `address`, and the bytes it touches there.
-    fn access(&self, view: &View<'_>, address: u64) -> (Access, Range<u64>) {
-        let rip = self.cpu.registers.rip;
-        let fetched = (Access::Execute, address..address + 1);
-        let Ok(instruction) = emulate::fetch(&self.cpu, view) else {
-            return fetched;
-        };
-        let length = instruction.len().max(1) as u64;
-        if (rip..rip + length).contains(&address) || instruction.is_invalid() {
-            return fetched;
-        }
-        let mut factory = InstructionInfoFactory::new();
-        let touched: Vec<_> = factory
-            .info(&instruction)
-            .used_memory()
-            .iter()
-            .filter_map(|used| {
-                let range = self.range(&instruction, used)?;
-                range.contains(&address).then_some((used.access(), range))
-            })
-            .collect();
-        let write = touched.iter().find(|(access, _)| {
-            matches!(
-                access,
-                OpAccess::Write
-                    | OpAccess::ReadWrite
-                    | OpAccess::CondWrite
-                    | OpAccess::ReadCondWrite
-            )
-        });
-        match (write, touched.first()) {
-            (Some((_, range)), _) => (Access::Write, range.clone()),
-            (None, Some((_, range))) => (Access::Read, range.clone()),
-            (None, None) => (Access::Read, address..address + 1),
-        }
-    }
-
-    /// The bytes that an operand touches, all repetitions of the instruction included.
-    fn range(&self, instruction: &Instruction, used: &UsedMemory) -> Option<Range<u64>> {
-        let start = used.virtual_address(0, |register, _, _| {
-            Some(emulate::register_value(&self.cpu, register))
-        })?;
-        let size = used.memory_size().size().max(1) as u64;
-        let repeats = instruction.has_rep_prefix() || instruction.has_repne_prefix();
-        if !instruction.is_string_instruction() || !repeats {
-            return Some(start..start.saturating_add(size));
-        }
-        let length = self.cpu.registers.gpr[gpr::RCX].saturating_mul(size);
-        Some(if self.cpu.registers.flags & flags::DIRECTION == 0 {
-            start..start.saturating_add(length)
-        } else {
-            start.saturating_sub(length)..start.saturating_add(size)
-        })
     }
 }
 

@@ -324,3 +324,87 @@ fn every_processor_starts_at_the_reset_vector() {
         );
     }
 }
+
+#[test]
+fn strict_machines_end_at_the_first_virtualization_exception() {
+    let machine = Machine {
+        strict: true,
+        ..Machine::default()
+    };
+    let out = |asm: &mut CodeAssembler| {
+        asm.mov(dx, 0x3f8)?;
+        asm.out(dx, al)
+    };
+    let (name, reason) = match machine.run(out) {
+        End::Killed { death, .. } => (death.name(), death.to_string()),
+        end => panic!("{end:?}"),
+    };
+    assert_eq!(name, "virtualization-exception");
+    assert!(reason.contains("exit reason 30"), "{reason}");
+    // What the TDX module answers by itself raises none.
+    let end = machine.run(leaf(1, 0, 0));
+    assert!(matches!(end, End::FatalError { code: 0, .. }), "{end:?}");
+}
+
+#[test]
+fn every_exit_has_a_line_in_the_trace() {
+    const TIMES: u64 = 10;
+    type Body = fn(&mut CodeAssembler) -> Part;
+    let table: [(&str, &str, Body); 6] = [
+        ("a leaf", "TDCALL VP.INFO", |asm| leaf(1, 0, 0)(asm)),
+        ("a host call", "TDVMCALL IO", |asm| {
+            host_call(30, [1, 0, 0x3fd, 0])(asm)
+        }),
+        ("an MSR", "rdmsr", |asm| {
+            asm.mov(ecx, 0xc000_0080_u32)?;
+            asm.rdmsr()
+        }),
+        ("a patched instruction", "pushfq", |asm| {
+            asm.mov(rsp, 0x80_1000_u64)?;
+            asm.pushfq()
+        }),
+        ("a control register", "mov rax,cr0", |asm| asm.mov(rax, cr0)),
+        ("a translation", "map ", |asm| {
+            asm.mov(rbx, 0x80_0000_u64)?;
+            asm.invlpg(byte_ptr(rbx))?;
+            asm.mov(rax, qword_ptr(rbx))
+        }),
+    ];
+    for (name, words, body) in table {
+        let seen = |times: u64| {
+            let seen = Machine::default().watch(|asm| (0..times).try_for_each(|_| body(asm)));
+            assert!(
+                matches!(seen.end, End::FatalError { .. }),
+                "{name}: {:?}",
+                seen.end
+            );
+            let told = seen.trace.iter().filter(|line| line.contains(words));
+            (seen.exits, told.count() as u64, seen.trace.len() as u64)
+        };
+        let ((few, told_few, lines_few), (many, told_many, lines_many)) = (seen(0), seen(TIMES));
+        let (exits, lines) = (many - few, lines_many - lines_few);
+        assert!(
+            exits >= TIMES && lines >= exits,
+            "{name}: {lines} lines, {exits} exits"
+        );
+        assert!(told_many - told_few >= TIMES, "{name}: {words}");
+    }
+}
+
+#[test]
+fn a_fault_is_told_with_registers_and_instruction() {
+    let seen = Machine::default().watch(|asm| {
+        asm.mov(r15, 0x1234_5678_9abc_def0_u64)?;
+        asm.ud2()
+    });
+    for part in [
+        "#UD for the TD's own handler",
+        ": ud2",
+        "r15 123456789abcdef0",
+        "cr0 ",
+        "the TD ends (triple-fault)",
+        "the processor shuts down",
+    ] {
+        assert!(seen.notes.contains(part), "{part:?} in {}", seen.notes);
+    }
+}

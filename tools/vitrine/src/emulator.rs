@@ -18,7 +18,7 @@ use emulator::symbols::Symbols;
 use emulator::td::{End, Parameters};
 use emulator::trace::{Sink, Trace};
 use serde::Serialize;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use crate::failure::Failure;
@@ -32,6 +32,8 @@ const VSOCK_CID: u32 = 3;
 #[command(after_help = "\
 The TD's console goes to stdout; the emulator's own words go to stderr. What would end a real TD ends this one, with the rule \
 named. Quotes are signed under a test root, which --pki keeps for `vitrine verify --test-root`.
+
+A hostile host behaves from SIGUSR2 on, and attacks again from SIGUSR1 on; one that only withholds something waits for SIGUSR1.
 
 Exit codes:
   0  stopped by a signal      1  the TD reported a fatal error, or was ended      2  wrong usage, or an image no host takes
@@ -94,7 +96,7 @@ pub struct Args {
     /// Back the TD with 4 KiB pages of this machine, even where 2 MiB pages are to be had
     #[arg(long)]
     small_pages: bool,
-    /// Report instructions that raise a virtualization exception (#VE)
+    /// End the TD at an instruction that raises a virtualization exception (#VE) instead of delivering it
     #[arg(long)]
     strict: bool,
     /// ELF files with names for the addresses in reports, such as the loader and the guest
@@ -149,7 +151,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         board(args, memory, interrupts, host)
     })
     .map_err(Failure::usage)?;
-    stop_on_signals(&machine)?;
+    obey_signals(&machine)?;
     let outcome = machine.run();
     report(args, &outcome);
     if let Some(path) = &args.dump_shared {
@@ -201,14 +203,18 @@ fn board(
     Board::new(options, shared, interrupts, Box::new(stdout()), host)
 }
 
-/// Ends the TD when someone asks this program to end.
-fn stop_on_signals(machine: &Machine) -> Result<(), Failure> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
+/// Ends the TD when someone asks this program to end; tells a hostile host when to attack.
+fn obey_signals(machine: &Machine) -> Result<(), Failure> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2])
         .map_err(|error| Failure::new(format!("cannot watch signals: {error}")))?;
     let td = machine.td().clone();
     thread::spawn(move || {
-        if signals.forever().next().is_some() {
-            td.finish(End::Stopped);
+        for signal in signals.forever() {
+            match signal {
+                SIGUSR1 => td.host.attack(),
+                SIGUSR2 => td.host.behave(),
+                _ => td.finish(End::Stopped),
+            }
         }
     });
     Ok(())

@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use crate::failure::{Context, Failure, Result};
@@ -75,6 +75,13 @@ impl Process {
             }
             thread::sleep(POLL);
         }
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        let name = &self.name;
+        let id = i32::try_from(self.child.id()).context(format!("signal {name}"))?;
+        kill(Pid::from_raw(id), signal).context(format!("signal {name}"))
     }
 
     /// SIGTERM, some time, then SIGKILL. Does nothing to a process that has ended.

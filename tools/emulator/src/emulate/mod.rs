@@ -3,7 +3,10 @@
 mod control;
 mod segments;
 mod sensitive;
+mod touch;
 mod transfer;
+
+pub use touch::touched;
 
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 
@@ -183,6 +186,10 @@ impl Step<'_> {
         }
     }
 
+    fn trace(&self, what: std::fmt::Arguments<'_>) {
+        self.td.trace.line(self.cpu.index, what);
+    }
+
     /// A virtualization exception for this instruction.
     fn ve(&self, reason: u32, qualification: u64) -> Event {
         Event::Virtualization(VeInfo {
@@ -236,6 +243,9 @@ impl Step<'_> {
         }
         let answer = cpuid::of_module(self.cpu, leaf, subleaf, self.td.parameters.vcpus);
         let [eax, ebx, ecx, edx] = answer.map(u64::from);
+        self.trace(format_args!(
+            "CPUID {leaf:#x}.{subleaf:#x} -> {eax:#x} {ebx:#x} {ecx:#x} {edx:#x}"
+        ));
         let gpr = &mut self.cpu.registers.gpr;
         [gpr[gpr::RAX], gpr[gpr::RBX], gpr[gpr::RCX], gpr[gpr::RDX]] = [eax, ebx, ecx, edx];
         Ok(Effect::Continue)
@@ -246,6 +256,7 @@ impl Step<'_> {
         let apic = &self.td.apics.0[self.cpu.index as usize];
         match msr::read(self.cpu, apic, msr) {
             msr::Outcome::Value(value) => {
+                self.trace(format_args!("RDMSR {msr:#x} -> {value:#x}"));
                 let gpr = &mut self.cpu.registers.gpr;
                 gpr[gpr::RAX] = value & 0xffff_ffff;
                 gpr[gpr::RDX] = value >> 32;
@@ -262,7 +273,10 @@ impl Step<'_> {
         let value = gpr[gpr::RAX] & 0xffff_ffff | gpr[gpr::RDX] << 32;
         let apic = &self.td.apics.0[self.cpu.index as usize];
         match msr::write(self.cpu, apic, msr, value) {
-            msr::Outcome::Value(_) => Ok(Effect::Continue),
+            msr::Outcome::Value(_) => {
+                self.trace(format_args!("WRMSR {msr:#x} = {value:#x}"));
+                Ok(Effect::Continue)
+            }
             msr::Outcome::GeneralProtection => Err(Exception::general_protection(0).into()),
             msr::Outcome::Virtualization => Err(self.ve(reason::WRMSR, 0)),
         }

@@ -163,10 +163,20 @@ pub enum Attack {
     HaltReturns,
     /// The host's CPUID gives random answers.
     CpuidRandom,
+    /// A quote takes long.
+    QuoteLate,
     /// A quote never comes.
     QuoteNever,
     /// A quote is another TD's.
     QuoteOfAnother,
+    /// The host is too busy for quotes, for ever.
+    QuoteRetry,
+    /// A quote is longer than the buffer.
+    QuoteLengthHuge,
+    /// No processor runs.
+    TimeWithheld,
+    /// A device does nothing.
+    Idle,
 }
 
 /// What the guest must make of an attack.
@@ -176,6 +186,11 @@ pub enum Outcome {
     Continue,
     /// It shuts the device down, saying one of these on the console, and gives the same tokens over the other network device.
     Degrade(&'static [&'static str]),
+    /// It does not serve without evidence, saying one of these on the console if there are any; once the host behaves it gives the same tokens.
+    Unattested(&'static [&'static str]),
+    /// It may be of no service while this goes on, which it does when [`Host::attack`](super::Host::attack) says so; as soon as the host
+    /// behaves it gives the same tokens.
+    Deny,
     /// It refuses to serve, saying one of these on the console.
     Stop(&'static [&'static str]),
 }
@@ -227,6 +242,7 @@ const fn alone(row: Row) -> Row {
 const USED: &[&str] = &["did not own", "used index", "beyond a buffer"];
 const NO_DISK: &[&str] = &["there is no usable model disk"];
 const NOT_SHARED: &[&str] = &["does not get on with sharing memory"];
+const NO_QUOTE: &[&str] = &["vitrine: no quote"];
 const LEFT_OUT: &[&str] = &["left out: virtio-"];
 
 /// All attacks.
@@ -238,7 +254,7 @@ pub fn catalogue() -> &'static [Row] {
 #[rustfmt::skip]
 static CATALOGUE: &[Row] = {
     use Attack as A;
-    use Outcome::{Continue, Degrade, Stop};
+    use Outcome::{Continue, Degrade, Deny, Stop, Unattested};
     use Target::{Card, Disk, Launch, Platform, Vsock};
     &[
         row("disk-used-id-out-of-range", A::UsedIdOutOfRange, Disk, 2..3, Stop(USED)),
@@ -335,13 +351,22 @@ static CATALOGUE: &[Row] = {
         row("memory-pointer", A::MemoryPointer, Launch, ALWAYS, Continue),
         row("processors-withheld", A::ProcessorsWithheld, Launch, ALWAYS, Continue),
         row("processors-first", A::ProcessorsFirst, Launch, ALWAYS, Continue),
-        row("conversion-in-pieces", A::ConversionInPieces, Launch, 0..6, Continue),
+        row("conversion-in-pieces", A::ConversionInPieces, Launch, 0..64, Continue),
         row("conversion-stuck", A::ConversionStuck, Launch, ALWAYS, Stop(NOT_SHARED)),
         row("conversion-turns-back", A::ConversionTurnsBack, Launch, ALWAYS, Stop(NOT_SHARED)),
         row("conversion-refused", A::ConversionRefused, Launch, ALWAYS, Stop(&["calls an operand invalid"])),
-        row("halt-returns", A::HaltReturns, Launch, ALWAYS, Continue),
+        row("halt-returns", A::HaltReturns, Launch, 0..20_000, Continue),
         row("cpuid-random", A::CpuidRandom, Launch, ALWAYS, Continue),
-        row("quote-never", A::QuoteNever, Launch, ALWAYS, Continue),
-        row("quote-of-another", A::QuoteOfAnother, Launch, ALWAYS, Continue),
+        row("quote-late", A::QuoteLate, Launch, ALWAYS, Continue),
+        row("quote-never", A::QuoteNever, Launch, ALWAYS, Unattested(&[])),
+        row("quote-of-another-once", A::QuoteOfAnother, Launch, 0..1, Continue),
+        row("quote-of-another", A::QuoteOfAnother, Launch, ALWAYS, Unattested(NO_QUOTE)),
+        row("quote-retry-twice", A::QuoteRetry, Launch, 0..2, Continue),
+        row("quote-retry", A::QuoteRetry, Launch, ALWAYS, Unattested(NO_QUOTE)),
+        row("quote-length-huge", A::QuoteLengthHuge, Launch, ALWAYS, Unattested(NO_QUOTE)),
+        alone(row("time-withheld", A::TimeWithheld, Launch, ALWAYS, Deny)),
+        alone(row("interrupts-withheld", A::InterruptLost, Platform, ALWAYS, Deny)),
+        alone(row("card-withheld", A::Idle, Card, ALWAYS, Deny)),
+        alone(row("vsock-withheld", A::Idle, Vsock, ALWAYS, Deny)),
     ]
 };

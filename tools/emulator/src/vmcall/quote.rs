@@ -24,8 +24,12 @@ const REPORT_DATA: usize = 128;
 const IN_FLIGHT: u64 = u64::MAX;
 /// Offset of the status in the buffer.
 const STATUS: u64 = 8;
+/// Offset of the quote's length in the buffer.
+const LENGTH: usize = 20;
 /// How long the service takes: long enough that a TD which does not wait is found out.
 const SERVICE_TIME: Duration = Duration::from_millis(2);
+/// How long a hostile host takes.
+const LONG: Duration = Duration::from_millis(1500);
 
 /// The VMM's side of attestation.
 pub struct Quoting {
@@ -64,12 +68,19 @@ pub fn get_quote(td: &Td, host: &[u64; 16]) -> HostStatus {
     if td.memory.read_any(gpa, true, &mut request).is_err() {
         return HostStatus::InvalidOperand;
     }
-    if td.host.strikes(Attack::QuoteOfAnother, Target::Launch) {
+    let strikes = |attack| td.host.strikes(attack, Target::Launch);
+    if strikes(Attack::QuoteRetry) {
+        return HostStatus::Retry;
+    }
+    if strikes(Attack::QuoteOfAnother) {
         replace_report(td, &mut request);
     }
-    let Ok(answer) = quoting.service.answer(&request) else {
+    let Ok(mut answer) = quoting.service.answer(&request) else {
         return HostStatus::InvalidOperand;
     };
+    if strikes(Attack::QuoteLengthHuge) {
+        answer.bytes[LENGTH..LENGTH + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+    }
     if let Some(refusal) = &answer.refusal {
         td.trace
             .line(0, format_args!("the quoting service refuses: {refusal}"));
@@ -80,13 +91,18 @@ pub fn get_quote(td: &Td, host: &[u64; 16]) -> HostStatus {
     }
     let memory = td.memory.shared().clone();
     write(&memory, gpa + STATUS, &IN_FLIGHT.to_le_bytes());
-    if td.host.strikes(Attack::QuoteNever, Target::Launch) {
-        return HostStatus::Success;
-    }
-    let (in_flight, apics) = (quoting.in_flight.clone(), td.apics.clone());
+    let (in_flight, apics, host) = (quoting.in_flight.clone(), td.apics.clone(), td.host.clone());
+    let time = if strikes(Attack::QuoteLate) {
+        LONG
+    } else {
+        SERVICE_TIME
+    };
     let notification = quoting.notification.load(Ordering::SeqCst);
     thread::spawn(move || {
-        thread::sleep(SERVICE_TIME);
+        thread::sleep(time);
+        while host.strikes(Attack::QuoteNever, Target::Launch) {
+            thread::sleep(SERVICE_TIME);
+        }
         // The status is what the TD waits for, so the header comes last.
         let (header, quote) = answer.bytes.split_at(HEADER);
         write(&memory, gpa + HEADER as u64, quote);

@@ -9,7 +9,8 @@ use emulator::td::{End, HostStack, Parameters, Sept};
 use emulator::trace::Trace;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
-use std::sync::Arc;
+use std::io::Write;
+use std::sync::{Arc, Mutex};
 
 /// What assembling gives.
 pub type Part = Result<(), IcedError>;
@@ -30,6 +31,38 @@ pub struct Machine {
     pub cpus: u32,
     pub sept: Sept,
     pub host: HostStack,
+    pub strict: bool,
+}
+
+/// What was to be seen of a machine.
+pub struct Seen {
+    pub end: End,
+    /// Of all processors together.
+    pub exits: u64,
+    /// Lines of the trace.
+    pub trace: Vec<String>,
+    /// What the emulator's user is told.
+    pub notes: String,
+}
+
+/// Where the emulator writes to.
+#[derive(Clone, Default)]
+struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Buffer {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Buffer {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
 }
 
 impl Default for Machine {
@@ -38,6 +71,7 @@ impl Default for Machine {
             cpus: 1,
             sept: Sept::Small,
             host: HostStack::Mainline,
+            strict: false,
         }
     }
 }
@@ -58,6 +92,12 @@ impl Bus for Nothing {
 impl Machine {
     /// Runs `body` on the boot processor in 64-bit mode; behind it, a fatal error is reported with R12 as its code.
     pub fn run(&self, body: impl Fn(&mut CodeAssembler) -> Part) -> End {
+        self.watch(body).end
+    }
+
+    /// As [`Machine::run`], with all that is to be seen.
+    pub fn watch(&self, body: impl Fn(&mut CodeAssembler) -> Part) -> Seen {
+        let (trace, notes) = (Buffer::default(), Buffer::default());
         let configuration = Configuration {
             image: image(body),
             memory: 64 << 20,
@@ -67,15 +107,21 @@ impl Machine {
                 sept: self.sept,
                 host: self.host,
                 huge_pages: false,
-                strict: false,
+                strict: self.strict,
             },
             quoting: QuotingService::forgotten().expect("a test root"),
             symbols: Symbols::default(),
             host: Arc::new(Host::honest()),
-            trace: Trace::new(None, Box::new(std::io::sink())),
+            trace: Trace::new(Some(Box::new(trace.clone())), Box::new(notes.clone())),
         };
         let machine = Emulated::new(configuration, |_, _| Ok(Nothing)).expect("a machine");
-        machine.run().end
+        let outcome = machine.run();
+        Seen {
+            end: outcome.end,
+            exits: outcome.exits.iter().sum(),
+            trace: trace.text().lines().map(str::to_owned).collect(),
+            notes: notes.text(),
+        }
     }
 }
 

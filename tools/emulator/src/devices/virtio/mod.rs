@@ -133,13 +133,16 @@ impl VirtioFunction {
             };
             add_block(&mut header, block, length);
         }
+        let host = surroundings.host.clone();
+        let hostile = host.is_hostile();
+        let idle = move || hostile && host.strikes(Attack::Idle, target);
         Ok(Self {
             header: Mutex::new(header),
             registers: Mutex::new(Registers::new(backend.features(), queues, vectors)),
             config,
             isr: Arc::new(AtomicU8::new(0)),
             msix: Arc::new(msix),
-            worker: Worker::start(target.name(), backend, surroundings.host.is_hostile())?,
+            worker: Worker::start(target.name(), backend, hostile, idle)?,
             surroundings,
             target,
             gone: AtomicBool::new(false),

@@ -85,11 +85,17 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts a thread called `name` for a device. With `poll_queues` it also looks at its queues without being notified.
+    /// Starts a thread called `name` for a device. With `poll_queues` it also looks at its queues without being notified. It does nothing
+    /// while `idle` says so.
     ///
     /// # Errors
     /// The kernel has no more threads or descriptors, or the device cannot wait for what it wants.
-    pub fn start(name: &str, mut backend: impl Backend, poll_queues: bool) -> io::Result<Self> {
+    pub fn start(
+        name: &str,
+        mut backend: impl Backend,
+        poll_queues: bool,
+        idle: impl Fn() -> bool + Send + 'static,
+    ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let link = Arc::new(Link {
             session: Mutex::default(),
@@ -100,7 +106,7 @@ impl Worker {
         let shared = link.clone();
         let thread = thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || run(poll, &shared, backend, poll_queues))?;
+            .spawn(move || run(poll, &shared, backend, poll_queues, idle))?;
         Ok(Self {
             link,
             thread: Some(thread),
@@ -124,7 +130,13 @@ impl Drop for Worker {
     }
 }
 
-fn run(mut poll: Poll, link: &Link, mut backend: impl Backend, poll_queues: bool) {
+fn run(
+    mut poll: Poll,
+    link: &Link,
+    mut backend: impl Backend,
+    poll_queues: bool,
+    idle: impl Fn() -> bool,
+) {
     let mut events = Events::with_capacity(EVENTS);
     let mut timeout = None;
     while !link.stop.load(Ordering::Acquire) {
@@ -133,6 +145,9 @@ fn run(mut poll: Poll, link: &Link, mut backend: impl Backend, poll_queues: bool
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             // Waiting on descriptors of our own cannot fail otherwise; without it there is no device.
             Err(error) => return eprintln!("emulator: a device cannot wait for events: {error}"),
+        }
+        while idle() && !link.stop.load(Ordering::Acquire) {
+            thread::sleep(POLL_INTERVAL);
         }
         let mut session = link.lock();
         if core::mem::take(&mut session.was_reset) {
