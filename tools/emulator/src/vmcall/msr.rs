@@ -9,19 +9,39 @@ use crate::cpuid;
 use crate::td::Td;
 
 const APIC_BASE: u32 = 0x1b;
-const MISC_ENABLE: u32 = 0x1a0;
 const MTRR_CAP: u32 = 0xfe;
-const MTRR_DEFAULT_TYPE: u32 = 0x2ff;
 const TSC_DEADLINE: u32 = 0x6e0;
 const X2APIC_ID: u32 = 0x802;
 const X2APIC_VERSION: u32 = 0x803;
 const X2APIC_LDR: u32 = 0x80d;
-const X2APIC_SPURIOUS: u32 = 0x80f;
-const X2APIC_ESR: u32 = 0x828;
 const X2APIC_ICR: u32 = 0x830;
 const X2APIC_LVT_TIMER: u32 = 0x832;
 const X2APIC_TIMER_INITIAL: u32 = 0x838;
-const X2APIC_TIMER_DIVIDE: u32 = 0x83e;
+const X2APIC_TIMER_COUNT: u32 = 0x839;
+
+/// MSRs that always read as the same and forget what is written: first, last, value. Sources: SDM is Intel's manual, vol. 3
+/// unless said otherwise; KVM is `arch/x86/kvm` of Linux 6.16.
+#[rustfmt::skip]
+static FIXED: &[(u32, u32, u64)] = &[
+    // MISC_ENABLE: fast strings (SDM vol. 4, table 2-2).
+    (0x1a0, 0x1a0, 1),
+    // MTRR ranges, variable and fixed: none in use (SDM, MTRRs; KVM mtrr.c).
+    (0x200, 0x20f, 0),
+    (0x250, 0x250, 0),
+    (0x258, 0x259, 0),
+    (0x268, 0x26f, 0),
+    // MTRR_DEF_TYPE: write-back, MTRRs off. Firmware that finds them on changes them, which takes CR0.CD, which no TD can set (edk2 #5874).
+    (0x2ff, 0x2ff, 0x006),
+    // Spurious vector: APIC on (SDM, local APIC: spurious interrupt).
+    (0x80f, 0x80f, 0x1ff),
+    // Error status: none (SDM, local APIC: error handling).
+    (0x828, 0x828, 0),
+    // LVT: CMCI, thermal, performance, LINT0, LINT1, error, all masked (SDM, local vector table).
+    (0x82f, 0x82f, 1 << 16),
+    (0x833, 0x837, 1 << 16),
+    // Timer divide configuration: by two (SDM, APIC timer).
+    (0x83e, 0x83e, 0),
+];
 
 /// The LVT timer's mode, bits 18:17.
 const TIMER_TSC_DEADLINE: u64 = 2 << 17;
@@ -35,22 +55,21 @@ pub fn read(cpu: &Cpu, td: &Td, host: &mut [u64; 16]) -> HostStatus {
         return HostStatus::InvalidOperand;
     };
     host[R11] = match msr {
-        // x2APIC enabled; the boot processor says so.
+        // x2APIC on; the boot processor says so (SDM, x2APIC: detecting and enabling).
         APIC_BASE => 0xfee0_0c00 | if cpu.index == 0 { 1 << 8 } else { 0 },
-        MISC_ENABLE => 1,
-        // KVM: eight variable ranges, fixed ranges, write combining.
+        // Eight variable ranges, fixed ranges, write combining (KVM mtrr.c).
         MTRR_CAP => 0x508,
-        MTRR_DEFAULT_TYPE => 0x806,
-        0x200..=0x20f | 0x250 | 0x258 | 0x259 | 0x268..=0x26f => 0,
         X2APIC_ID => u64::from(cpu.index),
+        // Six LVT entries, version 0x14 (KVM lapic.c).
         X2APIC_VERSION => 0x0005_0014,
+        // Cluster and position in it (SDM, x2APIC: logical identifier).
         X2APIC_LDR => u64::from(cpu.index >> 4 << 16 | 1 << (cpu.index & 15)),
-        X2APIC_SPURIOUS => 0x1ff,
-        X2APIC_ESR | TSC_DEADLINE => 0,
         X2APIC_LVT_TIMER => apic.timer(),
-        0x82f | 0x833..=0x837 => 1 << 16,
-        X2APIC_TIMER_INITIAL | 0x839 | X2APIC_TIMER_DIVIDE => 0,
-        _ => return HostStatus::InvalidOperand,
+        TSC_DEADLINE | X2APIC_TIMER_INITIAL | X2APIC_TIMER_COUNT => 0,
+        _ => match fixed(msr) {
+            Some(value) => value,
+            None => return HostStatus::InvalidOperand,
+        },
     };
     HostStatus::Success
 }
@@ -72,23 +91,18 @@ pub fn write(cpu: &Cpu, td: &Td, host: &mut [u64; 16]) -> HostStatus {
             let after = Duration::from_nanos(value.saturating_mul(BUS_NANOSECONDS));
             apic.set_deadline((value != 0).then(|| Instant::now() + after));
         }
-        APIC_BASE
-        | MISC_ENABLE
-        | 0x200..=0x20f
-        | 0x250
-        | 0x258
-        | 0x259
-        | 0x268..=0x26f
-        | MTRR_DEFAULT_TYPE
-        | TSC_DEADLINE
-        | X2APIC_SPURIOUS
-        | X2APIC_ESR
-        | 0x82f
-        | 0x833..=0x837
-        | X2APIC_TIMER_DIVIDE => {}
+        APIC_BASE | TSC_DEADLINE => {}
+        _ if fixed(msr).is_some() => {}
         _ => return HostStatus::InvalidOperand,
     }
     HostStatus::Success
+}
+
+fn fixed(msr: u32) -> Option<u64> {
+    let row = FIXED
+        .iter()
+        .find(|(first, last, _)| (*first..=*last).contains(&msr));
+    row.map(|(.., value)| *value)
 }
 
 /// When the time stamp counter reaches `ticks`; zero disarms.

@@ -7,6 +7,7 @@ mod answers;
 mod failures;
 mod hostile;
 mod http;
+mod ovmf;
 mod tls;
 mod trust_domain;
 
@@ -225,6 +226,7 @@ pub fn run(suite: &mut Suite, workspace: &Workspace) {
     let wanted = SCENARIOS.iter().any(|scenario| scenario.wanted(suite))
         | failures::wanted(suite)
         | hostile::wanted(suite)
+        | ovmf::wanted(suite)
         | trust_domain::wanted(suite);
     if !wanted {
         return;
@@ -238,6 +240,7 @@ pub fn run(suite: &mut Suite, workspace: &Workspace) {
     }
     failures::run(suite, &world);
     hostile::run(suite, &world);
+    ovmf::run(suite, &world);
     trust_domain::run(suite, &world);
 }
 
