@@ -8,8 +8,9 @@ mod qemu;
 use std::path::PathBuf;
 
 use crate::failure::Failure;
-use crate::run::{DEFAULT_QUOTE_SERVICE, QuoteService};
-pub use backend::{Finding, Subject, examine};
+use crate::run::{Backend, DEFAULT_QUOTE_SERVICE, QuoteService};
+use backend::{ALL, title};
+pub use backend::{Finding, examine};
 use check::State;
 pub use machine::Machine;
 
@@ -31,7 +32,7 @@ Examples:
 pub struct Args {
     /// Check for this backend only (can be repeated)
     #[arg(long, value_enum)]
-    backend: Vec<Subject>,
+    backend: Vec<Backend>,
     /// Where the quote generation service should listen, unix:PATH or vsock://CID:PORT
     #[arg(long, value_name = "ADDRESS", default_value = DEFAULT_QUOTE_SERVICE)]
     quote_service: QuoteService,
@@ -46,7 +47,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let subjects = match args.backend.as_slice() {
-        [] => &Subject::ALL[..],
+        [] => &ALL[..],
         some => some,
     };
     let machine = Machine::new(&args.root);
@@ -75,7 +76,7 @@ fn print(finding: &Finding) {
         true => "can run here",
         false => "cannot run here",
     };
-    println!("{}: {verdict}", finding.backend.title());
+    println!("{}: {verdict}", title(finding.backend));
     for check in &finding.checks {
         let state = match check.state {
             State::Good => "good",

@@ -14,9 +14,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use client::{Connector, Options, Trust};
 use serde_json::Value;
 
-use crate::doctor::{self, Machine, Subject};
+use crate::doctor::{self, Machine};
 use crate::failure::{Code, Failure};
-use crate::run::{DEFAULT_QUOTE_SERVICE, QuoteService};
+use crate::run::{Backend, DEFAULT_QUOTE_SERVICE, QuoteService};
 use benchmark::Benchmark;
 use evidence::{Evidence, Image, Stop, Verification};
 use guest::Guest;
@@ -106,7 +106,7 @@ fn collect(args: &Args, program: &Path, evidence: &mut Evidence) -> Result<(), S
     eprintln!("1/5 looking at this machine");
     let machine = Machine::new(&args.root);
     evidence.machine = evidence::describe(&machine);
-    let finding = doctor::examine(Subject::Tdx, &machine, &args.quote_service);
+    let finding = doctor::examine(Backend::Tdx, &machine, &args.quote_service);
     let usable = finding.usable;
     evidence.doctor = Some(finding);
     if !usable {

@@ -22,8 +22,8 @@ use accelerator::Choice;
 use console::{Line, Ready};
 use guest::{Event, Guest, Source};
 pub use machine::GUEST_PORT;
-pub use plan::locate_qemu;
-use plan::{Backend, Plan};
+use plan::Plan;
+pub use plan::{Backend, locate_qemu};
 pub use tdx::{DEFAULT_QUOTE_SERVICE, QuoteService};
 
 /// Back to the start of a terminal's line, and nothing on it.

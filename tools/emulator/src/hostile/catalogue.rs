@@ -337,6 +337,7 @@ static CATALOGUE: &[Row] = {
         row("vsock-credit-absurd", A::CreditAbsurd, Vsock, 0..20, Continue),
         row("vsock-transport-reset", A::TransportReset, Vsock, 0..3, Continue),
         row("interrupts-lost", A::InterruptLost, Platform, 0..50, Continue),
+        row("interrupts-never", A::InterruptLost, Platform, ALWAYS, Continue),
         row("interrupts-repeated", A::InterruptRepeated, Platform, ALWAYS, Continue),
         row("interrupts-spurious", A::InterruptSpurious, Platform, ALWAYS, Continue),
         alone(row("pci-ghost-functions", A::GhostFunctions, Platform, ALWAYS, Continue)),
@@ -365,7 +366,6 @@ static CATALOGUE: &[Row] = {
         row("quote-retry", A::QuoteRetry, Launch, ALWAYS, Unattested(NO_QUOTE)),
         row("quote-length-huge", A::QuoteLengthHuge, Launch, ALWAYS, Unattested(NO_QUOTE)),
         alone(row("time-withheld", A::TimeWithheld, Launch, ALWAYS, Deny)),
-        alone(row("interrupts-withheld", A::InterruptLost, Platform, ALWAYS, Deny)),
         alone(row("card-withheld", A::Idle, Card, ALWAYS, Deny)),
         alone(row("vsock-withheld", A::Idle, Vsock, ALWAYS, Deny)),
     ]

@@ -12,7 +12,7 @@ use vsock::VsockStream;
 use super::check::{Check, State};
 use super::machine::{Machine, may_trace};
 use super::qemu;
-use crate::run::QuoteService;
+use crate::run::{Backend, QuoteService};
 
 /// The first kernel whose KVM hosts trust domains.
 const TDX_KERNEL: (u32, u32) = (6, 16);
@@ -28,55 +28,42 @@ const AVX512: &[&str] = &[
 /// What the slower kernels use.
 const AVX2: &[&str] = &["avx2", "fma", "f16c"];
 
-/// A backend of `vitrine run`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Subject {
-    /// A trust domain in silicon
-    Tdx,
-    /// A trust domain in the emulator
-    Emulator,
-    /// The image in QEMU, not a trust domain
-    Qemu,
-}
+/// All of them, the best first.
+pub const ALL: [Backend; 3] = [Backend::Tdx, Backend::Emulator, Backend::Qemu];
 
-impl Subject {
-    pub const ALL: [Self; 3] = [Self::Tdx, Self::Emulator, Self::Qemu];
-
-    /// For a person.
-    pub fn title(self) -> &'static str {
-        match self {
-            Self::Tdx => "tdx (a trust domain in silicon)",
-            Self::Emulator => "emulator (a trust domain in the emulator, under a test root)",
-            Self::Qemu => "qemu (the image in QEMU, not a trust domain)",
-        }
+/// A backend's name, and what it makes of the image, for a person.
+pub fn title(backend: Backend) -> &'static str {
+    match backend {
+        Backend::Tdx => "tdx (a trust domain in silicon)",
+        Backend::Emulator => "emulator (a trust domain in the emulator, under a test root)",
+        Backend::Qemu => "qemu (the image in QEMU, not a trust domain)",
     }
 }
 
 /// What was found for one backend.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
-    pub backend: Subject,
+    pub backend: Backend,
     /// Nothing is bad.
     pub usable: bool,
     pub checks: Vec<Check>,
 }
 
 /// Looks at everything the backend needs.
-pub fn examine(backend: Subject, machine: &Machine, quotes: &QuoteService) -> Finding {
+pub fn examine(backend: Backend, machine: &Machine, quotes: &QuoteService) -> Finding {
     let checks = match backend {
-        Subject::Tdx => {
+        Backend::Tdx => {
             let mut checks = vec![kernel(machine), kvm_device(machine), kvm_tdx(machine)];
             checks.extend(qemu::makes_trust_domains());
             checks.extend([quote_service(quotes), vhost_vsock(machine)]);
             checks
         }
-        Subject::Emulator => vec![
+        Backend::Emulator => vec![
             ptrace(machine),
             instructions(machine, State::Bad),
             huge_pages(machine),
         ],
-        Subject::Qemu => vec![
+        Backend::Qemu => vec![
             qemu::present(),
             acceleration(machine),
             instructions(machine, State::Poor),
