@@ -230,6 +230,18 @@ fn what_ends_a_td_ends_it_with_the_rule() {
     assert_eq!(death(touch(0x3000_0000)).name(), "no-private-memory");
     assert_eq!(death(touch(SHARED)).name(), "not-shared");
     assert_eq!(death(fetch(SHARED)).name(), "shared-execution");
+    let accept_shared = |asm: &mut CodeAssembler| {
+        host_call(0x1_0001, [SHARED_BIT | PENDING, 4096, 0, 0])(asm)?;
+        leaf(6, PENDING, 0)(asm)
+    };
+    assert_eq!(death(accept_shared).name(), "forbidden");
+    let shared_tables = |asm: &mut CodeAssembler| {
+        asm.mov(rax, SHARED_BIT | 0x1000)?;
+        asm.mov(cr3, rax)
+    };
+    assert_eq!(death(shared_tables).name(), "shared-page-tables");
+    let rule = death(touch(PENDING)).to_string();
+    assert!(rule.contains("SEPT_VE_DISABLE"), "{rule}");
     // Not mapped, and no handler for it.
     assert_eq!(death(touch(0x1_0000_0000)).name(), "triple-fault");
     // A virtualization exception, and no handler for it.

@@ -157,10 +157,12 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         // The same image, byte for byte, as a trust domain: the emulator instead of QEMU, private memory in 4 KiB pages as mainline KVM has it.
+        // A virtualization exception would end it.
         name: "td-one-cpu",
         mix: Mix::Q8_0,
         adjust: |setup, _| {
             (setup.backend, setup.cpus, setup.memory_mib) = ("emulator", 1, Some(512));
+            setup.emulator = &["--strict"];
         },
         checks: &[
             ("state", http::health_tells_the_state),
@@ -174,7 +176,7 @@ const SCENARIOS: &[Scenario] = &[
         name: "td-two-cpus",
         mix: Mix::Q4KM,
         adjust: |setup, world| {
-            setup.backend = "emulator";
+            (setup.backend, setup.emulator) = ("emulator", &["--strict"]);
             setup.vsock = Some(&world.vsock_device);
         },
         checks: &[
@@ -198,7 +200,8 @@ const SCENARIOS: &[Scenario] = &[
         mix: Mix::F16,
         adjust: |setup, _| {
             (setup.backend, setup.cpus) = ("emulator", 4);
-            (setup.memory_mib, setup.emulator) = (Some(6144), &["--sept", "2m", "--gpaw", "52"]);
+            setup.memory_mib = Some(6144);
+            setup.emulator = &["--strict", "--sept", "2m", "--gpaw", "52"];
         },
         checks: &[
             ("state", http::health_tells_the_state),
@@ -312,6 +315,10 @@ impl Scenario {
             let cpus = setup.cpus;
             let mut guest = Guest::start(&setup)?;
             let ready = guest.wait_ready(READY, || {})?;
+            eprintln!(
+                "      {}: {} ms from reset to serving, {} vCPUs, {}",
+                self.name, ready.boot_ms, ready.vcpus, ready.accelerator
+            );
             Ok((model, guest, ready, cpus))
         });
         let (model, mut guest, ready, cpus) = match started {
