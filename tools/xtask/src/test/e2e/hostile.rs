@@ -31,6 +31,8 @@ const TRIES: usize = 3;
 /// How long a host withholds something.
 const DENIED: Duration = Duration::from_secs(2);
 const SEEDS: u64 = 1000;
+/// After how many seeds it is said how far the test is.
+const REPORT: u64 = 50;
 /// Guests at a time.
 const AT_ONCE: usize = 6;
 
@@ -89,6 +91,9 @@ impl Trial<'_> {
                 if let Err(failure) = self.run(&seed.to_string(), 1 + (seed % 2) as u32) {
                     eprintln!("      {failure}");
                     lock(&failed).push(seed);
+                }
+                if seed % REPORT == 0 {
+                    eprintln!("      seed {seed}");
                 }
             }
         };
