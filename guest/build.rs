@@ -10,7 +10,8 @@ fn main() {
         "-no-pie",
         "-Wl,--build-id=none,--gc-sections,--orphan-handling=error",
         "-Wl,-z,max-page-size=4096,-z,noexecstack,-z,norelro",
-        &format!("-Wl,-T,{directory}/link.ld"),
+        // Not by -Wl, which would cut a path with a comma in two.
+        &format!("-T{directory}/link.ld"),
     ] {
         println!("cargo:rustc-link-arg-bins={argument}");
     }

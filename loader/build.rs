@@ -15,7 +15,8 @@ fn main() {
         "-no-pie".into(),
         "-Wl,--build-id=none,--gc-sections,--orphan-handling=error".into(),
         "-Wl,-z,max-page-size=4096,-z,noexecstack,-z,norelro".into(),
-        format!("-Wl,-T,{directory}/link.ld"),
+        // Not by -Wl, which would cut a path with a comma in two.
+        format!("-T{directory}/link.ld"),
     ];
     for (name, address) in [
         ("DATA", layout::DATA),

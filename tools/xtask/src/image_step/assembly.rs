@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use super::remaps::{self, Remap};
 use super::traces;
-use crate::failure::{Context, Failure, Result, ensure};
+use crate::failure::{Context, Result, ensure};
 use crate::process;
 use crate::workspace::Workspace;
 
@@ -18,8 +19,6 @@ pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 const SIZE_LIMIT: usize = 2 << 20;
 /// For a build from nothing on a slow machine.
 const LIMIT: Duration = Duration::from_secs(3600);
-/// For a compiler's answer to a question.
-const QUESTION: Duration = Duration::from_secs(60);
 
 /// What the build takes over from the user's environment: where the tools and the network are.
 const INHERITED: [&str; 12] = [
@@ -44,6 +43,8 @@ pub struct Surroundings {
     pub variables: Vec<(&'static str, OsString)>,
     /// A program that cargo is run by, with its arguments: `taskset`.
     pub launcher: Vec<OsString>,
+    /// The user's name, where it is one that no word contains: then it may not be in the image at all.
+    pub user: Option<&'static str>,
 }
 
 /// The image and the two programs in it.
@@ -55,13 +56,6 @@ pub struct Assembly {
     pub guest: Vec<u8>,
     /// Where cargo left them, and what they were made of.
     pub release: PathBuf,
-}
-
-/// A directory of this machine, and what stands for it in the image.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Remap {
-    pub from: PathBuf,
-    pub to: String,
 }
 
 /// Compiles both programs in `target` and joins them.
@@ -81,7 +75,7 @@ pub fn assemble_with(
     surroundings: &Surroundings,
     program: &str,
 ) -> Result<Assembly> {
-    let remaps = remaps(workspace, target, surroundings)?;
+    let remaps = remaps::list(workspace, target, surroundings)?;
     process::run(
         &mut build(workspace, target, surroundings, &remaps, program),
         LIMIT,
@@ -99,7 +93,7 @@ pub fn assemble_with(
         "the image has {} bytes, {SIZE_LIMIT} are allowed",
         image.len()
     );
-    traces::check(&image, &remaps)?;
+    traces::check(&image, &remaps, surroundings.user)?;
     Ok(Assembly {
         image,
         loader,
@@ -124,7 +118,7 @@ pub fn build(
 }
 
 /// A cargo command for the TD workspace that depends on nothing of the user's but where things are.
-fn cargo(
+pub fn cargo(
     workspace: &Workspace,
     target: &Path,
     surroundings: &Surroundings,
@@ -152,6 +146,8 @@ fn cargo(
         .env("LC_ALL", "C")
         .env("CARGO_TARGET_DIR", target)
         .env("CARGO_INCREMENTAL", "0")
+        // What gcc takes for the present in `__DATE__` and `__TIME__`.
+        .env("SOURCE_DATE_EPOCH", "0")
         // Unit separators between the flags: paths may hold spaces.
         .env("CARGO_ENCODED_RUSTFLAGS", rust.join("\x1f"))
         .env("CC", "gcc")
@@ -167,51 +163,9 @@ fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// The directories whose names the compilers could write into their output. Of two that contain each other the inner comes last,
-/// because the last match counts.
-pub fn remaps(
-    workspace: &Workspace,
-    target: &Path,
-    surroundings: &Surroundings,
-) -> Result<Vec<Remap>> {
-    let home = surroundings.variable("HOME").map(PathBuf::from);
-    let cargo_home = surroundings
-        .variable("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| home.map(|home| home.join(".cargo")))
-        .ok_or_else(|| Failure::new("neither CARGO_HOME nor HOME is set"))?;
-    let question = |arguments: &[&str]| {
-        let mut rustc = Command::new("rustc");
-        rustc.current_dir(workspace.guest()).args(arguments);
-        process::text(&mut rustc, QUESTION)
-    };
-    let sysroot = PathBuf::from(question(&["--print", "sysroot"])?.trim());
-    let version = question(&["--version", "--verbose"])?;
-    let commit = version
-        .lines()
-        .find_map(|line| line.strip_prefix("commit-hash: "))
-        .ok_or_else(|| Failure::new("rustc does not name its commit"))?;
-    let mut remaps: Vec<Remap> = [
-        (workspace.root.clone(), "/vitrine".to_owned()),
-        (target.to_owned(), "/target".to_owned()),
-        (cargo_home, "/cargo".to_owned()),
-        // As the precompiled libraries have it, also where the component rust-src is installed.
-        (
-            sysroot.join("lib/rustlib/src/rust"),
-            format!("/rustc/{commit}"),
-        ),
-        (sysroot, "/sysroot".to_owned()),
-    ]
-    .into_iter()
-    .map(|(from, to)| Remap { from, to })
-    .collect();
-    remaps.sort_by_key(|remap| remap.from.as_os_str().len());
-    Ok(remaps)
-}
-
 impl Surroundings {
     /// A variable as the build sees it.
-    fn variable(&self, name: &str) -> Option<OsString> {
+    pub fn variable(&self, name: &str) -> Option<OsString> {
         let own = self.variables.iter().find(|(own, _)| *own == name);
         own.map(|(_, value)| value.clone())
             .or_else(|| env::var_os(name))
@@ -235,6 +189,7 @@ mod tests {
         let surroundings = Surroundings {
             variables: vec![("HOME", "/h".into()), ("USER", "u".into())],
             launcher: vec!["taskset".into(), "1".into()],
+            user: None,
         };
         let cargo = cargo(&workspace, Path::new("/t/td"), &surroundings, &[remap]);
         let value = |name: &str| {

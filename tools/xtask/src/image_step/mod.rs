@@ -5,6 +5,8 @@
 //! afterwards.
 
 pub mod assembly;
+pub mod metadata;
+pub mod remaps;
 pub mod sources;
 pub mod toolchain;
 mod traces;

@@ -19,13 +19,14 @@ use crate::failure::{Context, Failure, Result};
 use crate::workspace::Workspace;
 
 /// Read by cargo, the linker and this step whatever the packages are.
-const ALWAYS: [&str; 6] = [
+const ALWAYS: [&str; 7] = [
     ".cargo/config.toml",
     "guest/Cargo.lock",
     "guest/Cargo.toml",
     "image/Cargo.toml",
     "image/toolchain.toml",
     "rust-toolchain.toml",
+    "tools/xtask/cc",
 ];
 /// Whole folders of the programs that make the image.
 const FOLDERS: [&str; 2] = ["image/src", "tools/xtask/src/image_step"];

@@ -52,7 +52,7 @@ pub fn twice(workspace: &Workspace) -> Result<()> {
         Scene {
             folder: place.path().join("a"),
             days_ago: 0,
-            user: "alice",
+            user: "aloysia",
             locale: "C.UTF-8",
             zone: "UTC",
             one_processor: false,
@@ -60,7 +60,7 @@ pub fn twice(workspace: &Workspace) -> Result<()> {
         Scene {
             folder: place.path().join("b, somewhere else (with spaces)/ünï"),
             days_ago: 400,
-            user: "bob",
+            user: "balthasar",
             locale: "tr_TR.UTF-8",
             zone: "Pacific/Auckland",
             one_processor: true,
@@ -129,6 +129,7 @@ impl Scene {
                 ("RUSTUP_HOME", rustup),
             ],
             launcher,
+            user: Some(self.user),
         })
     }
 }
@@ -147,6 +148,11 @@ pub fn copy_sources(from: &Path, to: &Path, time: SystemTime) -> Result<()> {
             continue;
         }
         let (source, copy) = (entry.path(), to.join(&name));
+        if source.is_symlink() {
+            let points_to = fs::read_link(&source).context(cannot())?;
+            std::os::unix::fs::symlink(points_to, &copy).context(cannot())?;
+            continue;
+        }
         if source.is_dir() {
             copy_sources(&source, &copy, time)?;
             continue;

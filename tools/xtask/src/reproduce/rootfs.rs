@@ -1,8 +1,11 @@
-//! The build in a Debian system of its own: debootstrap, the pinned packages, another user, and `cargo xtask image` as anybody would type
-//! it. The Rust toolchain is this machine's, which has to be the pinned one too.
+//! The build in a Debian system of its own: debootstrap, the pinned packages (`image/system.sh`, which `image/Containerfile` runs too),
+//! another user, and `cargo xtask image` as anybody would type it.
+//!
+//! It takes root, a mirror of Debian and 2 GB of disk. The Rust toolchain is this machine's, which has to be the pinned one too, and so are
+//! the packages of the registry that were downloaded before; cargo checks those by their checksums.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
@@ -21,8 +24,14 @@ const MIRROR: &str = "http://deb.debian.org/debian";
 /// The user in there.
 const USER: &str = "4321:4321";
 
-/// Runs in the new system, in a mount namespace of its own, so that nothing stays mounted. Arguments: the system, the toolchain.
-const ENTER: &str = r#"
+/// Runs in the new system, in a mount namespace of its own, so that nothing stays mounted. Arguments: the system, the mirror.
+const INSTALL: &str = r#"
+set -eu
+mount -t proc proc "$1/proc"
+exec chroot "$1" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin sh /system.sh /toolchain.toml "$2"
+"#;
+/// The same, to build. Arguments: the system, the toolchain, the user.
+const BUILD: &str = r#"
 set -eu
 mount --bind "$2" "$1/toolchain"
 mount -t proc proc "$1/proc"
@@ -49,12 +58,12 @@ pub fn run(workspace: &Workspace, mirror: Option<&str>) -> Result<()> {
     fs::set_permissions(root, open).context(format!("open {}", root.display()))?;
 
     match mirror {
-        Some(mirror) => install(root, &pinned, mirror)?,
+        Some(mirror) => install(workspace, root, &pinned, mirror)?,
         None => {
-            if let Err(failure) = install(root, &pinned, MIRROR) {
+            if let Err(failure) = install(workspace, root, &pinned, MIRROR) {
                 eprintln!("{failure}\ntrying Debian's archive of old versions");
                 empty(root)?;
-                install(root, &pinned, &pinned.debian.snapshot)?;
+                install(workspace, root, &pinned, &pinned.debian.snapshot)?;
             }
         }
     }
@@ -74,12 +83,7 @@ pub fn run(workspace: &Workspace, mirror: Option<&str>) -> Result<()> {
         .env_remove("RUSTUP_TOOLCHAIN")
         .args(["--print", "sysroot"]);
     let toolchain = process::text(&mut rustc, QUESTION)?;
-    let mut enter = Command::new("unshare");
-    enter
-        .args(["--mount", "sh", "-c", ENTER, "enter"])
-        .arg(root)
-        .args([toolchain.trim(), USER]);
-    process::run(&mut enter, LIMIT)?;
+    inside(BUILD, root, &[toolchain.trim(), USER])?;
 
     let path = home.join("vitrine/target/vitrine/vitrine.fd");
     let there = fs::read(&path).context(format!("read {}", path.display()))?;
@@ -104,44 +108,46 @@ pub fn run(workspace: &Workspace, mirror: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// A minimal system with the pinned packages, and nothing but those versions of them.
-fn install(root: &Path, pinned: &Pinned, mirror: &str) -> Result<()> {
-    let names: Vec<&str> = pinned
-        .debian
-        .packages
-        .iter()
-        .filter_map(|package| package.split_once('='))
-        .map(|(name, _)| name)
-        .collect();
+/// A minimal system with the pinned packages.
+fn install(workspace: &Workspace, root: &Path, pinned: &Pinned, mirror: &str) -> Result<()> {
     eprintln!("making a Debian system from {mirror}");
     let mut debootstrap = Command::new("debootstrap");
     debootstrap
         .args(["--variant=minbase", "--merged-usr"])
-        // The names `gcc`, `g++` and `cc` come with the default compiler's packages.
-        .arg(format!("--include=gcc,g++,libc6-dev,{}", names.join(",")))
         .arg(&pinned.debian.suite)
         .arg(root)
         .arg(mirror);
     process::run(&mut debootstrap, LIMIT)?;
+    for name in ["system.sh", "toolchain.toml"] {
+        let from = workspace.root.join("image").join(name);
+        fs::copy(&from, root.join(name)).context(format!("copy {}", from.display()))?;
+    }
+    inside(INSTALL, root, &[mirror])?;
     for package in &pinned.debian.packages {
         let (name, version) = package
             .split_once('=')
             .ok_or_else(|| Failure::new(format!("image/toolchain.toml: {package:?}")))?;
         let mut query = Command::new("dpkg-query");
         query
-            .arg(format!("--admindir={}", admin(root).display()))
+            .arg(format!("--admindir={}/var/lib/dpkg", root.display()))
             .args(["--show", "--showformat=${Version}", name]);
         let installed = process::text(&mut query, QUESTION)?;
         ensure!(
             installed == version,
-            "{mirror} has {name} {installed}, the published image is made with {version}; name an archive that has it by --mirror"
+            "{name} is installed as {installed}, the published image is made with {version}"
         );
     }
     Ok(())
 }
 
-fn admin(root: &Path) -> PathBuf {
-    root.join("var/lib/dpkg")
+/// Runs a script beside a system, in a mount namespace that ends with it.
+fn inside(script: &str, root: &Path, arguments: &[&str]) -> Result<()> {
+    let mut unshare = Command::new("unshare");
+    unshare
+        .args(["--mount", "sh", "-c", script, "system"])
+        .arg(root)
+        .args(arguments);
+    process::run(&mut unshare, LIMIT)
 }
 
 fn empty(folder: &Path) -> Result<()> {

@@ -9,6 +9,8 @@ use serde::Deserialize;
 
 use crate::failure::{Context, Failure, Result};
 use crate::image_step::assembly::{self, Surroundings, TARGET};
+use crate::image_step::metadata::Metadata;
+use crate::image_step::remaps;
 use crate::process;
 use crate::workspace::Workspace;
 
@@ -52,31 +54,16 @@ struct Target {
     kind: Vec<String>,
 }
 
-/// What `cargo metadata` prints.
-#[derive(Deserialize)]
-struct Metadata {
-    packages: Vec<MetadataPackage>,
-}
-
-#[derive(Deserialize)]
-struct MetadataPackage {
-    id: String,
-    name: String,
-    version: String,
-    license: Option<String>,
-    source: Option<String>,
-    manifest_path: PathBuf,
-}
-
 /// The packages in the image, sorted by name and version. Those that only ran at build time (macros, build scripts) are not among them.
 pub fn packages(workspace: &Workspace) -> Result<Vec<Package>> {
     let target = workspace.target.join("td");
     let surroundings = Surroundings::default();
-    let remaps = assembly::remaps(workspace, &target, &surroundings)?;
+    let remaps = remaps::list(workspace, &target, &surroundings)?;
     let mut cargo = assembly::build(workspace, &target, &surroundings, &remaps, "guest");
     cargo.arg("--message-format=json-render-diagnostics");
     let messages = process::text(&mut cargo, LIMIT)?;
-    let metadata = metadata(workspace)?;
+    let cargo = assembly::cargo(workspace, &target, &surroundings, &[]);
+    let metadata = Metadata::of(cargo)?;
 
     let mut packages: BTreeMap<String, Package> = BTreeMap::new();
     let mut build_scripts: Vec<(String, PathBuf)> = Vec::new();
@@ -123,14 +110,6 @@ pub fn packages(workspace: &Workspace) -> Result<Vec<Package>> {
     Ok(packages)
 }
 
-fn metadata(workspace: &Workspace) -> Result<Metadata> {
-    let mut cargo = workspace.cargo();
-    cargo
-        .current_dir(workspace.guest())
-        .args(["metadata", "--format-version", "1", "--locked"]);
-    Ok(serde_json::from_str(&process::text(&mut cargo, LIMIT)?)?)
-}
-
 fn describe(metadata: &Metadata, id: &str) -> Result<Package> {
     let found = metadata
         .packages
@@ -141,7 +120,7 @@ fn describe(metadata: &Metadata, id: &str) -> Result<Package> {
         name: found.name.clone(),
         version: found.version.clone(),
         licence: found.license.clone().unwrap_or_default(),
-        ours: found.source.is_none(),
+        ours: found.ours(),
         rust: Vec::new(),
         native: Vec::new(),
     })
@@ -192,9 +171,7 @@ fn native_root(workspace: &Workspace, metadata: &Metadata, id: &str) -> Result<P
     if own.is_none_or(|root| root != workspace.guest().join("ggml-sys")) {
         return Ok(own.map(Path::to_owned).unwrap_or_default());
     }
-    let mut cargo = workspace.cargo();
-    cargo.args(["metadata", "--format-version", "1", "--locked"]);
-    let host: Metadata = serde_json::from_str(&process::text(&mut cargo, LIMIT)?)?;
+    let host = Metadata::of(workspace.cargo())?;
     host.packages
         .iter()
         .find(|package| package.name == "llama-cpp-sys-2")
