@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::manifest::{ConfigurationEntry, Manifest, ModelEntry, MrtdEntry};
+use crate::manifest::{ConfigurationEntry, Manifest, Masked, ModelEntry, MrtdEntry};
 use crate::metadata::{Metadata, MetadataError};
 use crate::mrtd::{PageOrder, mrtd};
 use crate::{Hex, Register, Sha384Hex, sha384};
@@ -37,28 +37,68 @@ impl ImageMeasurement {
     }
 }
 
-/// A register that a manifest does not allow to be what it is.
+/// What a manifest does not allow to be as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mismatch {
-    /// Which register.
-    pub register: Register,
-    /// What it is.
-    pub found: Sha384Hex,
-    /// What the manifest knows, each with its name.
-    pub known: Vec<(String, Sha384Hex)>,
+pub enum Mismatch {
+    /// A register would have another value.
+    Register {
+        /// Which register.
+        register: Register,
+        /// What it is.
+        found: Sha384Hex,
+        /// What the manifest knows, each with its name.
+        known: Vec<(String, Sha384Hex)>,
+    },
+    /// MRTD is as published and the file is not: either the file was changed where nothing is measured, or the manifest was.
+    File {
+        /// SHA-384 of the file.
+        found: Sha384Hex,
+        /// What the manifest says.
+        published: Sha384Hex,
+    },
+    /// The manifest demands something else of a register than this program knows to be needed.
+    Condition {
+        /// Which register.
+        register: Register,
+        /// What it must be.
+        required: Masked,
+        /// What the manifest says it must be.
+        published: Masked,
+    },
 }
 
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} would be {}, which the manifest does not have",
-            self.register, self.found
-        )?;
-        for (name, value) in &self.known {
-            write!(f, "\n  {value} {name}")?;
+        match self {
+            Self::Register {
+                register,
+                found,
+                known,
+            } => {
+                write!(
+                    f,
+                    "{register} would be {found}, which the manifest does not have"
+                )?;
+                for (name, value) in known {
+                    write!(f, "\n  {value} {name}")?;
+                }
+                Ok(())
+            }
+            Self::File { found, published } => write!(
+                f,
+                "{} is as published, the file is not: its SHA-384 is {found}, the manifest says {published}",
+                Register::Mrtd
+            ),
+            Self::Condition {
+                register,
+                required,
+                published,
+            } => write!(
+                f,
+                "{register} must satisfy & {} == {}, the manifest says & {} == {}",
+                required.mask, required.value, published.mask, published.value
+            ),
         }
-        Ok(())
     }
 }
 
@@ -66,7 +106,7 @@ impl std::error::Error for Mismatch {}
 
 impl Manifest {
     /// Whether a TD started from this image, with this configuration and, if one is given, this model, is one that the manifest
-    /// describes.
+    /// describes, and whether it demands of such a TD what has to be demanded.
     ///
     /// # Errors
     /// The first register that is not.
@@ -81,18 +121,23 @@ impl Manifest {
                 .into_iter()
                 .map(|(name, value)| (name.to_owned(), value))
                 .collect();
-            Err(Mismatch {
+            Err(Mismatch::Register {
                 register,
                 found,
                 known,
             })
         };
-        if image.mrtd != self.mrtd {
-            return mismatch(
-                Register::Mrtd,
-                image.mrtd.page_by_page,
-                vec![(&self.version, self.mrtd.page_by_page)],
-            );
+        for order in [PageOrder::PageByPage, PageOrder::AddThenExtend] {
+            let (found, published) = (image.mrtd.get(order), self.mrtd.get(order));
+            if found != published {
+                return mismatch(Register::Mrtd, found, vec![(&self.version, published)]);
+            }
+        }
+        if (image.bytes, image.sha384) != (self.image.bytes, self.image.sha384) {
+            return Err(Mismatch::File {
+                found: image.sha384,
+                published: self.image.sha384,
+            });
         }
         let configurations = self.configurations.iter();
         if !configurations
@@ -108,14 +153,25 @@ impl Manifest {
             );
         }
         let models = self.models.iter();
-        match model {
-            Some(model) if !models.clone().any(|known| known.rtmr3 == model.rtmr3) => mismatch(
-                Register::Rtmr3,
-                model.rtmr3,
-                models.map(|known| (&*known.name, known.rtmr3)).collect(),
-            ),
-            _ => Ok(()),
+        if let Some(model) = model
+            && !models.clone().any(|known| known.rtmr3 == model.rtmr3)
+        {
+            let known = models.map(|known| (&*known.name, known.rtmr3)).collect();
+            return mismatch(Register::Rtmr3, model.rtmr3, known);
         }
+        for (register, required, published) in [
+            (Register::Attributes, Masked::ATTRIBUTES, self.attributes),
+            (Register::Xfam, Masked::XFAM, self.xfam),
+        ] {
+            if published != required {
+                return Err(Mismatch::Condition {
+                    register,
+                    required,
+                    published,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// The first register, in the order of [`Register::ALL`], for which two manifests publish different values, and of which entry; the

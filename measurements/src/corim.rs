@@ -170,6 +170,19 @@ mod tests {
             .collect()
     }
 
+    /// The draft's words: `tagged-unsigned-corim-map = #6.501(unsigned-corim-map)`, `tagged-concise-mid-tag = #6.506(bytes .cbor
+    /// concise-mid-tag)`. On the wire a tag is 0xd9 and two bytes.
+    #[test]
+    fn tags_are_the_drafts() {
+        let encoded = encode(&example());
+        assert_eq!(encoded[..3], [0xd9, 0x01, 0xf5]);
+        let comid = [0xd9, 0x01, 0xfa, 0x59];
+        assert!(encoded.windows(4).any(|window| window == comid));
+        let corim: Value = ciborium::from_reader(&encoded[..]).expect("CBOR");
+        let (_, corim) = corim.as_tag().expect("a tag");
+        assert_eq!(*get(corim, 0), Value::Text("vitrine/1.2.3".into()));
+    }
+
     #[test]
     fn every_register_is_in_it() {
         let manifest = example();

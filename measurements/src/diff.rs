@@ -104,6 +104,16 @@ impl fmt::Display for Divergence {
     }
 }
 
+/// The first byte in which two files differ, or where the shorter one ends; `None` if they are the same.
+pub fn first_difference(one: &[u8], other: &[u8]) -> Option<usize> {
+    let equal = one
+        .iter()
+        .zip(other)
+        .take_while(|(one, other)| one == other)
+        .count();
+    (equal < one.len().max(other.len())).then_some(equal)
+}
+
 /// The first step in which the launches of two images differ; `None` if both measure the same, which images may that differ only where
 /// nothing is measured.
 pub fn diff(images: [(&[u8], &Metadata); 2], order: PageOrder) -> Option<Divergence> {

@@ -19,7 +19,7 @@ pub mod signature;
 
 pub use comparison::{ImageMeasurement, Mismatch};
 pub use configuration::{CanonicalConfiguration, ConfigurationError};
-pub use diff::{Cause, Divergence, diff};
+pub use diff::{Cause, Divergence, diff, first_difference};
 pub use hex::{BitsHex, Hex, HexError, Sha256Hex, Sha384Hex};
 pub use manifest::{ConfigurationEntry, Manifest, ManifestError, ModelEntry};
 pub use metadata::{Attributes, Metadata, MetadataError, Section, SectionType};
@@ -36,5 +36,7 @@ pub fn sha384(bytes: &[u8]) -> Hash {
     Sha384::digest(bytes).into()
 }
 
+#[cfg(test)]
+mod handmade;
 #[cfg(test)]
 mod tests;

@@ -213,6 +213,21 @@ impl fmt::Display for MetadataError {
 impl std::error::Error for MetadataError {}
 
 impl Metadata {
+    /// Where a byte of the file is loaded: the section, counted from zero, and the guest-physical address; of several places the first.
+    /// `None` for a byte that no section takes.
+    pub fn place(&self, offset: usize) -> Option<(usize, u64)> {
+        let mut sections = self.sections.iter().enumerate();
+        sections.find_map(|(index, section)| {
+            let inside = section.data.contains(&offset);
+            inside.then(|| {
+                (
+                    index,
+                    section.address + (offset - section.data.start) as u64,
+                )
+            })
+        })
+    }
+
     /// Finds and checks the metadata.
     ///
     /// # Errors

@@ -122,30 +122,33 @@ fn head(record: &Record<'_>) -> [u8; RECORD] {
 mod tests {
     use super::*;
 
-    /// Byte by byte what `tdh_mem_page_add.c` and `tdh_mr_extend.c` hash: a 16-byte name padded with zeros, the page's address as a 64-bit
-    /// little-endian number, and zeros up to 128 bytes.
+    /// The specification of TDH.MEM.PAGE.ADD: the measurement is extended with a buffer of 128 bytes, of which bytes 0 to 11 hold the ASCII
+    /// text MEM.PAGE.ADD, bytes 16 to 23 the page's guest-physical address, least significant byte first, and all others zero. Of
+    /// TDH.MR.EXTEND: the same with the text MR.EXTEND in bytes 0 to 8 and the address of the chunk, followed by the 256 bytes of the chunk.
+    /// (Intel TDX Module Base Architecture Specification, "MRTD: Build-Time Measurement Register".)
     #[test]
-    fn records_are_laid_out_as_the_module_does() {
-        let address = 0x1122_3344_5566_7000;
-        #[rustfmt::skip]
-        let mut expected = [
-            b'M', b'E', b'M', b'.', b'P', b'A', b'G', b'E', b'.', b'A', b'D', b'D', 0, 0, 0, 0,
-            0x00, 0x70, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11,
-        ]
-        .to_vec();
-        expected.resize(128, 0);
-        assert_eq!(head(&Record::PageAdd { address })[..], expected);
-        #[rustfmt::skip]
-        let mut expected = [
-            b'M', b'R', b'.', b'E', b'X', b'T', b'E', b'N', b'D', 0, 0, 0, 0, 0, 0, 0,
-            0x00, 0x71, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11,
-        ]
-        .to_vec();
-        expected.resize(128, 0);
-        let extend = Record::Extend {
+    fn records_are_laid_out_as_specified() {
+        let address: u64 = 0x1122_3344_5566_7000;
+        let specified = |text: &[u8], address: u64| {
+            core::array::from_fn::<u8, 128, _>(|byte| match byte {
+                16..=23 => (address >> (8 * (byte - 16))) as u8,
+                _ => text.get(byte).copied().unwrap_or(0),
+            })
+        };
+        let add = head(&Record::PageAdd { address });
+        assert_eq!(add, specified(b"MEM.PAGE.ADD", address));
+        assert_eq!(add[..12], *b"MEM.PAGE.ADD");
+        assert_eq!(add[12..16], [0; 4]);
+        let bytes = [0x00, 0x70, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11];
+        assert_eq!(add[16..24], bytes);
+        assert_eq!(add[24..], [0; 104]);
+        let extend = head(&Record::Extend {
             address: address + 0x100,
             contents: &[0xff; CHUNK],
-        };
-        assert_eq!(head(&extend)[..], expected);
+        });
+        assert_eq!(extend, specified(b"MR.EXTEND", address + 0x100));
+        assert_eq!(extend[..9], *b"MR.EXTEND");
+        assert_eq!(extend[9..16], [0; 7]);
+        assert_eq!(extend[16..18], [0x00, 0x71]);
     }
 }

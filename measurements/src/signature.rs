@@ -52,7 +52,9 @@ pub fn verify(file: &[u8], signature: &str, key: &str) -> Result<(), SignatureEr
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::Cursor;
+    use std::process::{Command, Stdio};
 
     use minisign::KeyPair;
 
@@ -84,6 +86,56 @@ mod tests {
         // The comment is signed too.
         let comment = signature.replace("trusted comment: ", "trusted comment: really, ");
         assert!(verify(file, &comment, &key).is_err());
+    }
+
+    /// Whether the program minisign (Debian's package) succeeds in a folder; `None`, said aloud, where it is not here.
+    fn minisign(folder: &Path, arguments: &[&str]) -> Option<bool> {
+        let mut program = Command::new("minisign");
+        program.current_dir(folder).args(arguments);
+        let status = program.stdin(Stdio::null()).stdout(Stdio::null()).status();
+        if status.is_err() {
+            assert!(
+                std::env::var("VITRINE_REQUIRE_ORACLES").as_deref() != Ok("1"),
+                "minisign is not here"
+            );
+            eprintln!("SKIPPED: minisign is not here (Debian package minisign)");
+        }
+        Some(status.ok()?.success())
+    }
+
+    #[test]
+    fn the_program_minisign_agrees_both_ways() {
+        let folder = std::env::temp_dir().join(format!("minisign-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let file = crate::manifest::tests::example().encode();
+        let write = |name: &str, text: &str| fs::write(folder.join(name), text).expect("a file");
+        let read = |name: &str| fs::read_to_string(folder.join(name)).expect("a file");
+        write("1.json", &file);
+
+        // Ours, checked by the program.
+        let (signature, key) = sign(file.as_bytes());
+        write("key.pub", &key);
+        write("1.json.minisig", &signature);
+        let check = ["-V", "-p", "key.pub", "-m", "1.json"];
+        if let Some(good) = minisign(&folder, &check) {
+            assert!(good);
+            write("1.json", &file.replace("1.2.3", "1.2.4"));
+            assert_eq!(minisign(&folder, &check), Some(false));
+            write("1.json", &file);
+
+            // The program's, checked by us.
+            let make_key = ["-G", "-W", "-f", "-p", "own.pub", "-s", "own.key"];
+            assert_eq!(minisign(&folder, &make_key), Some(true));
+            let sign = ["-S", "-W", "-s", "own.key", "-m", "1.json"];
+            assert_eq!(minisign(&folder, &sign), Some(true));
+            let (signature, key) = (read("1.json.minisig"), read("own.pub"));
+            assert_eq!(verify(file.as_bytes(), &signature, &key), Ok(()));
+            assert_eq!(
+                verify(b"another file", &signature, &key),
+                Err(SignatureError::Wrong)
+            );
+        }
+        fs::remove_dir_all(&folder).expect("to remove it");
     }
 
     #[test]

@@ -131,8 +131,25 @@ impl Launch {
 }
 
 #[cfg(test)]
+#[allow(dead_code)] // other tests need more of it
+#[path = "../../../measurements/src/handmade.rs"]
+mod handmade;
+
+#[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn images_made_by_hand_measure_as_computed_elsewhere() {
+        for example in handmade::examples() {
+            let image = handmade::image(&example.sections);
+            let launch = Launch::plan(&image, &Layout::new(1 << 30, image.len() as u64)).unwrap();
+            let orders = [PageOrder::PageByPage, PageOrder::AddThenExtend];
+            let mrtd = orders.map(|order| launch.mrtd(&image, order));
+            let text = mrtd.map(|digest| measurements::Hex(digest).to_string());
+            assert_eq!(text, example.mrtd);
+        }
+    }
 
     /// An image we did not make, with several sections, not all of them measured. The library that computes MRTD from files agrees, and so
     /// does a third program in its own tests.

@@ -5,10 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use measurements::manifest::{ImageEntry, Manifest, Masked, SCHEMA, Source, TcbSummary, Toolchain};
-use measurements::{ConfigurationEntry, Hex, ImageMeasurement, ModelEntry};
+use measurements::{BitsHex, ConfigurationEntry, Hex, ImageMeasurement, ModelEntry};
 use serde_json::Value;
 
-const SIZE: usize = 64 << 10;
+#[allow(dead_code)] // other tests need more of it
+#[path = "../../../measurements/src/handmade.rs"]
+mod handmade;
+
+use handmade::{BASE, DESCRIPTOR, SIZE, bfv, hob};
 
 /// A folder of this test's own.
 fn folder(name: &str) -> PathBuf {
@@ -41,46 +45,7 @@ fn json(arguments: &[&str]) -> Value {
 
 /// A TDVF image of 64 KiB: measured throughout, and a place for the host's description of the machine.
 fn image() -> Vec<u8> {
-    const DESCRIPTOR: usize = SIZE - 0x400;
-    let section = |raw: u32, address: u64, size: u64, kind: u32, attributes: u32| {
-        [
-            &0u32.to_le_bytes()[..],
-            &raw.to_le_bytes(),
-            &address.to_le_bytes(),
-            &size.to_le_bytes(),
-            &kind.to_le_bytes(),
-            &attributes.to_le_bytes(),
-        ]
-        .concat()
-    };
-    let size = SIZE as u64;
-    let descriptor = [
-        &b"TDVF"[..],
-        &80u32.to_le_bytes(),
-        &1u32.to_le_bytes(),
-        &2u32.to_le_bytes(),
-        &section(SIZE as u32, (1 << 32) - size, size, 0, 1),
-        &section(0, 0x80_0000, 0x2000, 2, 0),
-    ]
-    .concat();
-    let table = [
-        &0x400u32.to_le_bytes()[..],
-        &22u16.to_le_bytes(),
-        &[
-            0x35, 0x65, 0x7a, 0xe4, 0x4a, 0x98, 0x98, 0x47, 0x86, 0x5e, 0x46, 0x85, 0xa7, 0xbf,
-            0x8e, 0xc2,
-        ],
-        &40u16.to_le_bytes(),
-        &[
-            0xde, 0x82, 0xb5, 0x96, 0xb2, 0x1f, 0xf7, 0x45, 0xba, 0xea, 0xa3, 0x66, 0xc5, 0x5a,
-            0x08, 0x2d,
-        ],
-    ]
-    .concat();
-    let mut image: Vec<u8> = (0..SIZE).map(|byte| (byte / 256 + byte) as u8).collect();
-    image[DESCRIPTOR..DESCRIPTOR + descriptor.len()].copy_from_slice(&descriptor);
-    image[SIZE - 32 - table.len()..SIZE - 32].copy_from_slice(&table);
-    image
+    handmade::image(&[bfv(), hob()])
 }
 
 /// An image, a model, and the manifest that publishes both with the default configuration.
@@ -197,10 +162,47 @@ fn a_doctored_image_configuration_model_or_manifest_is_refused_by_register() {
     assert_eq!(code, 21);
     assert!(err.contains("MRTD"), "{err}");
 
-    let mut doctored = release.manifest.clone();
-    doctored.models[0].rtmr3.0[0] ^= 1;
-    fs::write(&manifest, doctored.encode()).unwrap();
-    refused(&[], "RTMR[3]");
+    type Change = fn(&mut Manifest);
+    let changes: [(Change, &str); 16] = [
+        (|manifest| manifest.mrtd.page_by_page.0[0] ^= 1, "MRTD"),
+        (|manifest| manifest.mrtd.add_then_extend.0[47] ^= 1, "MRTD"),
+        (|manifest| manifest.image.sha384.0[0] ^= 1, "MRTD"),
+        (|manifest| manifest.image.bytes += 1, "MRTD"),
+        (|manifest| manifest.rtmr0.0[5] ^= 1, "RTMR[0]"),
+        (|manifest| manifest.rtmr1.0[5] ^= 1, "RTMR[1]"),
+        (
+            |manifest| manifest.configurations[0].rtmr2.0[0] ^= 1,
+            "RTMR[2]",
+        ),
+        (
+            |manifest| manifest.configurations[0].digest.0[0] ^= 1,
+            "RTMR[2]",
+        ),
+        (
+            |manifest| manifest.configurations[0].canonical += "z.z=1\n",
+            "RTMR[2]",
+        ),
+        (|manifest| manifest.models[0].rtmr3.0[0] ^= 1, "RTMR[3]"),
+        (|manifest| manifest.models[0].digest.0[0] ^= 1, "RTMR[3]"),
+        (|manifest| manifest.models[0].sha256.0[0] ^= 1, "RTMR[3]"),
+        (|manifest| manifest.models[0].name += "!", "RTMR[3]"),
+        // Debugging would be allowed; so would processor trace.
+        (
+            |manifest| manifest.attributes.mask = BitsHex::of(1 << 28),
+            "ATTRIBUTES",
+        ),
+        (
+            |manifest| manifest.attributes.value = BitsHex::of(1 << 28 | 1),
+            "ATTRIBUTES",
+        ),
+        (|manifest| manifest.xfam.mask = BitsHex::of(7), "XFAM"),
+    ];
+    for (change, register) in changes {
+        let mut doctored = release.manifest.clone();
+        change(&mut doctored);
+        fs::write(&manifest, doctored.encode()).unwrap();
+        refused(&["--model", &model], register);
+    }
     fs::write(&manifest, release.manifest.encode().replace("  ", " ")).unwrap();
     refused(&[], "canonical");
 }
@@ -214,7 +216,7 @@ fn the_page_that_differs_is_named() {
         let mut bytes = image();
         bytes[position] ^= 1;
         fs::write(&other, bytes).unwrap();
-        let page = (1u64 << 32) - SIZE as u64 + position as u64 / 4096 * 4096;
+        let page = BASE + position as u64 / 4096 * 4096;
         for order in ["page-by-page", "add-then-extend"] {
             let command = ["measure", "diff", &one, &other, "--order", order, "--json"];
             let (code, out, err) = vitrine(&command);
@@ -226,6 +228,35 @@ fn the_page_that_differs_is_named() {
         }
     }
     assert_eq!(vitrine(&["measure", "diff", &one, &one]).0, 0);
+}
+
+/// The table of sections is measured with everything else. Changed, it describes another launch, or none.
+#[test]
+fn a_damaged_table_of_sections_is_found_in_its_page() {
+    let folder = folder("table");
+    let [one, other] = ["one.fd", "other.fd"].map(|file| folder.join(file).display().to_string());
+    fs::write(&one, image()).unwrap();
+    let page = BASE + (SIZE as u64 - 4096);
+    for position in (DESCRIPTOR..DESCRIPTOR + 80)
+        .chain(SIZE - 96..SIZE)
+        .step_by(3)
+    {
+        let mut bytes = image();
+        bytes[position] ^= 1;
+        fs::write(&other, bytes).unwrap();
+        for [one, other] in [[&one, &other], [&other, &one]] {
+            let (code, out, err) = vitrine(&["measure", "diff", one, other, "--json"]);
+            assert_eq!(code, 21, "{position:#x}: {err}");
+            assert!(err.contains("MRTD"), "{err}");
+            assert!(err.contains(&format!("page {page:#x}")), "{err}");
+            let described: Value = serde_json::from_str(&out).unwrap();
+            assert_eq!(described["file"]["offset"], position);
+            assert_eq!(described["file"]["page"], page);
+        }
+    }
+    fs::write(&one, vec![0; SIZE]).unwrap();
+    fs::write(&other, vec![1; SIZE]).unwrap();
+    assert_eq!(vitrine(&["measure", "diff", &one, &other]).0, 2);
 }
 
 #[test]

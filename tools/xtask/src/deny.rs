@@ -43,7 +43,10 @@ fn advisories(workspace: &Workspace, program: &Path, manifest: &str) -> Result<(
         output.stderr
     );
     let why = output.stderr.lines().next().unwrap_or_default();
-    eprintln!("SKIPPED: {manifest}: advisories were not checked: {why}");
+    eprintln!(
+        "SKIPPED: {manifest}: advisories were not checked on {}: {why}",
+        calendar::today()
+    );
     Ok(())
 }
 

@@ -49,7 +49,8 @@ enum Command {
     Fuzz(fuzz::Arguments),
     Reproduce(reproduce::Arguments),
     Release(release::Arguments),
-    Tcb(tcb::Arguments),
+    /// Count what has to be trusted, and write measurements/published/tcb.json
+    Tcb,
     /// List the image's sensitive instructions and why each is safe in a trust domain
     Instructions,
     /// List the files of the repository that the image depends on, as sha384sum does
@@ -102,7 +103,7 @@ fn run(command: &Command) -> Result<()> {
         Command::Reproduce(arguments) => reproduce::run(&workspace, arguments),
         Command::Instructions => instructions::print(&workspace, &image_step::build(&workspace)?),
         Command::Release(arguments) => release::run(&workspace, arguments),
-        Command::Tcb(arguments) => tcb::run(&workspace, arguments),
+        Command::Tcb => tcb::run(&workspace),
         Command::Sources => {
             let image = image_step::build(&workspace)?;
             print!(

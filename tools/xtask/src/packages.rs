@@ -27,6 +27,8 @@ pub enum Program {
     Debootstrap,
     /// A TDVF image we did not make.
     Ovmf,
+    /// Signs and verifies; an implementation we did not write.
+    Minisign,
 }
 
 /// What building the image and the tools takes.
@@ -39,6 +41,7 @@ pub const ORACLES: &[Program] = &[
     Program::OpenSsl,
     Program::Python,
     Program::Ovmf,
+    Program::Minisign,
 ];
 
 /// For apt-get, which may have to wait for another apt-get.
@@ -56,6 +59,7 @@ impl Program {
             Self::Python => "python3",
             Self::Debootstrap => "debootstrap",
             Self::Ovmf => "/usr/share/ovmf/OVMF.fd",
+            Self::Minisign => "minisign",
         }
     }
 
@@ -86,6 +90,7 @@ impl Program {
             Self::Python => "python3-venv",
             Self::Debootstrap => "debootstrap",
             Self::Ovmf => "ovmf",
+            Self::Minisign => "minisign",
         }
     }
 }

@@ -1,9 +1,13 @@
 //! `vitrine measure diff`: the first thing in which two images, or two manifests, measure differently.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
-use measurements::{Divergence, Manifest, PageOrder, diff};
-use serde_json::json;
+use measurements::{
+    Cause, Divergence, Manifest, Metadata, MetadataError, PageOrder, Register, diff,
+    first_difference,
+};
+use serde_json::{Value, json};
 
 use super::{files, print};
 use crate::failure::{Code, Failure};
@@ -11,8 +15,9 @@ use crate::failure::{Code, Failure};
 /// Say where two images, or two manifests, first measure differently
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Of images: the first record of the launch that differs, with its section, its page and the byte of the files. Of manifests (*.json): the \
-first register. Exit code 0 if both measure the same, 21 if not.
+Of images: the first record of the launch that differs, with its section, its page and the byte of the files. Where no host starts one of \
+them, because its table of sections is damaged: the page in which the files first differ. Of manifests (*.json): the first register. Exit code 0 \
+if both measure the same, 21 if not.
 
 Examples:
   vitrine measure diff vitrine.fd other.fd
@@ -54,40 +59,114 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 }
 
 fn images(args: &Args) -> Result<(), Failure> {
-    let (one, other) = (files::image(&args.one)?, files::image(&args.other)?);
+    let (one, other) = (files::firmware(&args.one)?, files::firmware(&args.other)?);
     let order = match args.order {
         Order::PageByPage => PageOrder::PageByPage,
         Order::AddThenExtend => PageOrder::AddThenExtend,
     };
-    let found = diff(
-        [(&one.bytes, &one.metadata), (&other.bytes, &other.metadata)],
-        order,
-    );
+    let difference = match (Metadata::parse(&one), Metadata::parse(&other)) {
+        (Ok(metadata), Ok(others)) => {
+            diff([(&one, &metadata), (&other, &others)], order).map(|divergence| {
+                Difference::new(&one, &other, &metadata, Reason::Records(divergence))
+            })
+        }
+        (Ok(metadata), Err(error)) => {
+            let reason = Reason::NoLaunch(args.other.clone(), error);
+            Some(Difference::new(&one, &other, &metadata, reason))
+        }
+        (Err(error), Ok(metadata)) => {
+            let reason = Reason::NoLaunch(args.one.clone(), error);
+            Some(Difference::new(&one, &other, &metadata, reason))
+        }
+        (Err(error), Err(_)) => {
+            let message = format!("{}: {error}", args.one.display());
+            return Err(Failure::usage(message));
+        }
+    };
     if args.json {
-        let object = match &found {
-            Some(divergence) => describe(divergence),
-            None => json!({ "same": true, "files_equal": one.bytes == other.bytes }),
+        let object = match &difference {
+            Some(difference) => difference.json(),
+            None => json!({ "same": true, "files_equal": one == other }),
         };
         print(&format!("{object:#}\n"))?;
     }
-    match found {
-        Some(divergence) => Err(Failure::with_code(Code::EvidenceMismatch, divergence)),
+    match difference {
+        Some(difference) => Err(Failure::with_code(Code::EvidenceMismatch, difference)),
         None if args.json => Ok(()),
-        None if one.bytes == other.bytes => print("the files are the same\n"),
+        None if one == other => print("the files are the same\n"),
         None => print("MRTD is the same; the files differ in bytes that are not measured\n"),
     }
 }
 
-fn describe(divergence: &Divergence) -> serde_json::Value {
-    json!({
-        "same": false,
-        "register": divergence.register().name(),
-        "record": divergence.record,
-        "sections": divergence.sections,
-        "type": divergence.kind.map(|kind| kind.to_string()),
-        "page": divergence.page(),
-        "description": divergence.to_string(),
-    })
+/// Why two images do not measure the same.
+struct Difference {
+    reason: Reason,
+    /// The first byte in which the files differ.
+    offset: usize,
+    /// The page that byte is loaded into, if it is loaded.
+    page: Option<u64>,
+}
+
+enum Reason {
+    Records(Divergence),
+    /// No host starts this one.
+    NoLaunch(PathBuf, MetadataError),
+}
+
+impl Difference {
+    /// `metadata` is that of one of the two, by which the other is judged.
+    fn new(one: &[u8], other: &[u8], metadata: &Metadata, reason: Reason) -> Self {
+        // Two launches that differ are of files that differ.
+        let offset = first_difference(one, other).unwrap_or_default();
+        let place = metadata.place(offset);
+        Self {
+            reason,
+            offset,
+            page: place.map(|(_, address)| address & !0xfff),
+        }
+    }
+
+    fn json(&self) -> Value {
+        let mut object = json!({
+            "same": false,
+            "register": Register::Mrtd.name(),
+            "page": self.page,
+            "file": { "offset": self.offset, "page": self.page },
+            "description": self.to_string(),
+        });
+        if let Reason::Records(divergence) = &self.reason {
+            object["record"] = json!(divergence.record);
+            object["sections"] = json!(divergence.sections);
+            object["type"] = json!(divergence.kind.map(|kind| kind.to_string()));
+            object["page"] = json!(divergence.page());
+        }
+        object
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.reason {
+            Reason::Records(divergence) => {
+                divergence.fmt(f)?;
+                // The record names the byte itself.
+                if matches!(divergence.cause, Cause::Contents { .. }) {
+                    return Ok(());
+                }
+            }
+            Reason::NoLaunch(path, error) => write!(
+                f,
+                "{}: no host starts {}: {error}",
+                Register::Mrtd,
+                path.display()
+            )?,
+        }
+        write!(f, "; the files differ from byte {:#x} on", self.offset)?;
+        match self.page {
+            Some(page) => write!(f, ", in page {page:#x}"),
+            None => Ok(()),
+        }
+    }
 }
 
 fn manifests(args: &Args) -> Result<(), Failure> {

@@ -34,9 +34,9 @@ impl Image {
     }
 }
 
-/// Reads an image.
+/// Reads an image that a host would start.
 pub fn image(path: &Path) -> Result<Image, Failure> {
-    let bytes = read(path, IMAGE_LIMIT)?;
+    let bytes = firmware(path)?;
     let metadata = Metadata::parse(&bytes)
         .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
     Ok(Image {
@@ -44,6 +44,11 @@ pub fn image(path: &Path) -> Result<Image, Failure> {
         bytes,
         metadata,
     })
+}
+
+/// Reads what may be an image.
+pub fn firmware(path: &Path) -> Result<Vec<u8>, Failure> {
+    read(path, IMAGE_LIMIT)
 }
 
 /// Reads a configuration file; without one, everything is at its default.

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::remaps::{self, Remap};
-use super::traces;
+use super::{settings, traces};
 use crate::failure::{Context, Result, ensure};
 use crate::process;
 use crate::workspace::Workspace;
@@ -75,6 +75,7 @@ pub fn assemble_with(
     surroundings: &Surroundings,
     program: &str,
 ) -> Result<Assembly> {
+    settings::check(workspace, surroundings)?;
     let remaps = remaps::list(workspace, target, surroundings)?;
     process::run(
         &mut build(workspace, target, surroundings, &remaps, program),
@@ -146,6 +147,9 @@ pub fn cargo(
         .env("LC_ALL", "C")
         .env("CARGO_TARGET_DIR", target)
         .env("CARGO_INCREMENTAL", "0")
+        // No wrapper, whatever the user's settings say.
+        .env("RUSTC_WRAPPER", "")
+        .env("RUSTC_WORKSPACE_WRAPPER", "")
         // What gcc takes for the present in `__DATE__` and `__TIME__`.
         .env("SOURCE_DATE_EPOCH", "0")
         // Unit separators between the flags: paths may hold spaces.
@@ -169,6 +173,13 @@ impl Surroundings {
         let own = self.variables.iter().find(|(own, _)| *own == name);
         own.map(|(_, value)| value.clone())
             .or_else(|| env::var_os(name))
+    }
+
+    /// Where cargo keeps settings and packages.
+    pub fn cargo_home(&self) -> Option<PathBuf> {
+        let home = || Some(PathBuf::from(self.variable("HOME")?).join(".cargo"));
+        let own = self.variable("CARGO_HOME").map(PathBuf::from);
+        own.or_else(home)
     }
 }
 
@@ -205,9 +216,9 @@ mod tests {
             Some(r"'-ffile-prefix-map=/it'\''s a b=/x'".as_ref())
         );
         assert!(value("CARGO_ENCODED_RUSTFLAGS").is_some());
+        assert_eq!(value("RUSTC_WRAPPER"), Some("".as_ref()));
         for name in [
             "RUSTFLAGS",
-            "RUSTC_WRAPPER",
             "CARGO_MANIFEST_DIR",
             "RUSTUP_TOOLCHAIN",
             "USER",

@@ -7,6 +7,7 @@
 pub mod assembly;
 pub mod metadata;
 pub mod remaps;
+mod settings;
 pub mod sources;
 pub mod toolchain;
 mod traces;
@@ -95,22 +96,83 @@ impl fmt::Display for Image {
                 write!(f, "published  yes, as {}", manifest.version)
             }
             _ if !self.unpublished.is_empty() => {
-                write!(f, "published  no: it is made with other compilers")?;
+                write!(
+                    f,
+                    "published  no, this image is unpublished: it is made with other compilers"
+                )?;
                 for difference in &self.unpublished {
                     write!(f, "\n           {difference}")?;
                 }
-                write!(
-                    f,
-                    "\n           The image works. `cargo xtask reproduce --rootfs` (as root) builds with the pinned ones, and \
-                     image/Containerfile says how to get them"
-                )
+                f.write_str(GET_COMPILERS)
             }
             Some(manifest) => write!(
                 f,
-                "published  no: {} was made from other sources",
+                "published  no, this image is unpublished: {} was made from other sources",
                 manifest.version
             ),
-            None => write!(f, "published  no: nothing was published of this version"),
+            None => f.write_str(
+                "published  no, this image is unpublished: nothing was published of this version",
+            ),
+        }
+    }
+}
+
+/// For whoever has others.
+const GET_COMPILERS: &str = "
+           The image works. To get the pinned compilers: rustup installs Rust's as rust-toolchain.toml says; the others are Debian
+           packages, which `sh image/system.sh image/toolchain.toml --list` prints. `cargo xtask reproduce --rootfs` (as root) makes a
+           system that has them and builds there, and so does image/Containerfile with a container engine.";
+
+#[cfg(test)]
+mod tests {
+    use measurements::{Hex, manifest::MrtdEntry};
+
+    use super::*;
+
+    #[test]
+    fn an_image_of_other_compilers_is_called_unpublished() {
+        let mut image = Image {
+            path: "vitrine.fd".into(),
+            measurement: ImageMeasurement {
+                bytes: 65536,
+                sha384: Hex([1; 48]),
+                mrtd: MrtdEntry {
+                    page_by_page: Hex([2; 48]),
+                    add_then_extend: Hex([3; 48]),
+                },
+            },
+            assembly: Assembly {
+                image: Vec::new(),
+                loader: Vec::new(),
+                guest: Vec::new(),
+                release: PathBuf::new(),
+            },
+            toolchain: Toolchain {
+                rustc: String::new(),
+                cargo: String::new(),
+                gcc: String::new(),
+                binutils: String::new(),
+            },
+            unpublished: Vec::new(),
+            published: None,
+        };
+        let text = image.to_string();
+        assert!(
+            text.contains("unpublished: nothing was published"),
+            "{text}"
+        );
+        assert!(!text.contains("compilers"), "{text}");
+        image.unpublished = vec!["gcc is \"gcc 13\", not \"gcc 12\"".into()];
+        let text = image.to_string();
+        for part in [
+            "unpublished: it is made with other compilers",
+            "gcc is \"gcc 13\", not \"gcc 12\"",
+            "The image works.",
+            "image/system.sh",
+            "cargo xtask reproduce --rootfs",
+            "image/Containerfile",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
         }
     }
 }

@@ -30,11 +30,8 @@ pub fn list(
     target: &Path,
     surroundings: &Surroundings,
 ) -> Result<Vec<Remap>> {
-    let home = surroundings.variable("HOME").map(PathBuf::from);
     let cargo_home = surroundings
-        .variable("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| home.map(|home| home.join(".cargo")))
+        .cargo_home()
         .ok_or_else(|| Failure::new("neither CARGO_HOME nor HOME is set"))?;
     let question = |arguments: &[&str]| {
         let mut rustc = Command::new("rustc");

@@ -8,6 +8,7 @@ mod lines;
 mod parts;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -29,14 +30,6 @@ const SCHEMA: &str = "vitrine-tcb/1";
 const GROWTH: u64 = 2;
 /// For a question to the compiler.
 const QUESTION: Duration = Duration::from_secs(60);
-
-/// Count what has to be trusted
-#[derive(clap::Args, Debug)]
-pub struct Arguments {
-    /// Write measurements/published/tcb.json instead of printing
-    #[arg(long)]
-    update: bool,
-}
 
 /// What is recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,17 +83,13 @@ const METHOD: &str = "Lines with at least one token: no blank lines, comments or
      compilers read, by their own account, whether or not the linker kept what is in them; code for other platforms in those files counts \
      too. Of the precompiled libraries, whose sources do not come with the toolchain, the lines that have machine code.";
 
-/// Runs the command.
-pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
-    let image = image_step::build(workspace)?;
-    let text = encode(&count(workspace, &image)?)?;
-    match arguments.update {
-        true => write(workspace, &text),
-        false => {
-            print!("{text}");
-            Ok(())
-        }
-    }
+/// Counts, and records the count.
+pub fn run(workspace: &Workspace) -> Result<()> {
+    let tcb = count(workspace, &image_step::build(workspace)?)?;
+    write(workspace, &encode(&tcb)?)?;
+    println!("{tcb}");
+    println!("written          {}", workspace.show(&path(workspace)));
+    Ok(())
 }
 
 /// Counts.
@@ -158,34 +147,39 @@ pub fn count(workspace: &Workspace, image: &image_step::Image) -> Result<Tcb> {
 
 /// Fails where the image has a package nobody recorded, or has grown.
 pub fn check(workspace: &Workspace, image: &image_step::Image) -> Result<()> {
-    let recorded = recorded(workspace)?;
-    let names = |crates: &mut dyn Iterator<Item = String>| crates.collect::<BTreeSet<String>>();
-    let known = names(&mut recorded.crates.iter().map(|package| package.name.clone()));
-    let here = names(
-        &mut graph::packages(workspace)?
-            .into_iter()
-            .map(|package| package.name),
-    );
-    let list = |names: Vec<&String>| {
-        let names: Vec<&str> = names.into_iter().map(|name| &**name).collect();
-        names.join(", ")
-    };
-    let advice = "record it in the same commit with `cargo xtask release --update`";
-    ensure!(
-        here == known,
-        "the image is made of other crates than recorded (new: {}; gone: {}): {advice}",
-        list(here.difference(&known).collect()),
-        list(known.difference(&here).collect())
-    );
-    let (bytes, before) = (image.measurement.bytes, recorded.image_bytes);
-    ensure!(
-        bytes * 100 <= before * (100 + GROWTH),
-        "the image has {bytes} bytes, more than {GROWTH} % above the recorded {before}: {advice}"
-    );
-    Ok(())
+    let packages = graph::packages(workspace)?.into_iter();
+    let crates = packages.map(|package| format!("{} {}", package.name, package.version));
+    recorded(workspace)?.admits(&crates.collect(), &parts::bytes(&image.assembly)?)
 }
 
 impl Tcb {
+    /// Fails where an image of these crates and these parts is not the recorded one, give or take [`GROWTH`].
+    fn admits(&self, crates: &BTreeSet<String>, parts: &BTreeMap<String, u64>) -> Result<()> {
+        let known: BTreeSet<String> = self
+            .crates
+            .iter()
+            .map(|package| format!("{} {}", package.name, package.version))
+            .collect();
+        let list = |names: Vec<&String>| {
+            let names: Vec<&str> = names.into_iter().map(|name| &**name).collect();
+            names.join(", ")
+        };
+        let advice = "record it in the same commit with `cargo xtask release --update`";
+        ensure!(
+            *crates == known,
+            "the image is made of other crates than recorded (new: {}; gone: {}): {advice}",
+            list(crates.difference(&known).collect()),
+            list(known.difference(crates).collect())
+        );
+        // An image is a multiple of 64 KiB; what fills it up would hide a growth, and grow at once.
+        let (bytes, before) = (filled(parts), filled(&self.parts));
+        ensure!(
+            bytes * 100 <= before * (100 + GROWTH),
+            "the image has grown from {before} bytes to {bytes}, by more than {GROWTH} %: {advice}"
+        );
+        Ok(())
+    }
+
     /// What the manifest says of it.
     pub fn summary(&self) -> TcbSummary {
         let Totals {
@@ -201,6 +195,36 @@ impl Tcb {
             lines: our_lines + other_rust_lines + native_lines + precompiled_lines,
             unsafe_lines,
         }
+    }
+}
+
+/// Bytes of the image without what fills it up.
+fn filled(parts: &BTreeMap<String, u64>) -> u64 {
+    let meant = parts.iter().filter(|(name, _)| *name != parts::PADDING);
+    meant.map(|(_, bytes)| bytes).sum()
+}
+
+impl fmt::Display for Tcb {
+    /// The totals, one a line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let totals = &self.totals;
+        let replaced = &self.replaces["lines"];
+        writeln!(f, "crates           {}", totals.crates)?;
+        writeln!(f, "lines, ours      {}", totals.our_lines)?;
+        writeln!(f, "lines, others'   {} of Rust", totals.other_rust_lines)?;
+        writeln!(
+            f,
+            "                 {} of C and assembly",
+            totals.native_lines
+        )?;
+        writeln!(
+            f,
+            "                 {} precompiled",
+            totals.precompiled_lines
+        )?;
+        writeln!(f, "lines, unsafe    {} of Rust", totals.unsafe_lines)?;
+        writeln!(f, "image            {} bytes", self.image_bytes)?;
+        write!(f, "replaces         {replaced} lines")
     }
 }
 
@@ -253,4 +277,80 @@ fn precompiled(workspace: &Workspace) -> Result<BTreeMap<String, u64>> {
         }
     }
     Ok(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recorded() -> Tcb {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+        super::recorded(&Workspace {
+            root: root.into(),
+            target: "/none".into(),
+        })
+        .expect("measurements/published/tcb.json")
+    }
+
+    fn crates(tcb: &Tcb) -> BTreeSet<String> {
+        let crates = tcb.crates.iter();
+        crates
+            .map(|package| format!("{} {}", package.name, package.version))
+            .collect()
+    }
+
+    #[test]
+    fn another_crate_or_version_is_named() {
+        let tcb = recorded();
+        assert!(tcb.admits(&crates(&tcb), &tcb.parts).is_ok());
+        let mut more = crates(&tcb);
+        more.insert("left-pad 1.0.0".into());
+        let failure = tcb.admits(&more, &tcb.parts).unwrap_err().to_string();
+        assert!(
+            failure.contains("new: left-pad 1.0.0; gone: )"),
+            "{failure}"
+        );
+        let mut other = crates(&tcb);
+        let first = other.pop_first().unwrap();
+        let failure = tcb.admits(&other, &tcb.parts).unwrap_err().to_string();
+        assert!(failure.contains(&format!("gone: {first})")), "{failure}");
+    }
+
+    #[test]
+    fn growth_counts_without_what_fills_the_image_up() {
+        let tcb = recorded();
+        let admits = |part: &str, bytes: u64| {
+            let mut parts = tcb.parts.clone();
+            *parts.entry(part.into()).or_insert(0) += bytes;
+            tcb.admits(&crates(&tcb), &parts)
+        };
+        let filled = filled(&tcb.parts);
+        assert!(admits("guest .text", filled * 2 / 100).is_ok());
+        assert!(admits(parts::PADDING, filled).is_ok());
+        let failure = admits("guest .text", filled * 2 / 100 + 1).unwrap_err();
+        assert!(failure.to_string().contains("more than 2 %"), "{failure}");
+    }
+
+    #[test]
+    fn the_record_counts_what_it_says() {
+        let tcb = recorded();
+        let sum = |count: fn(&Crate) -> u64| tcb.crates.iter().map(count).sum::<u64>();
+        assert_eq!(tcb.totals.crates, tcb.crates.len() as u64);
+        let rust = tcb.totals.our_lines + tcb.totals.other_rust_lines;
+        assert_eq!(rust, sum(|package| package.rust_lines));
+        assert_eq!(tcb.totals.native_lines, sum(|package| package.native_lines));
+        assert_eq!(tcb.totals.unsafe_lines, sum(|package| package.unsafe_lines));
+        assert_eq!(tcb.image_bytes, tcb.parts.values().sum());
+        for name in ["ring", "ggml-sys"] {
+            let package = tcb.crates.iter().find(|package| package.name == name);
+            assert!(
+                package.is_some_and(|package| package.native_lines > 0),
+                "{name}"
+            );
+        }
+        let libraries: Vec<&str> = tcb.precompiled.keys().map(|name| &**name).collect();
+        assert_eq!(libraries, ["alloc", "compiler_builtins", "core"]);
+        assert!(tcb.crates.iter().all(|package| !package.licence.is_empty()));
+        assert_eq!(tcb.replaces["parts"].as_array().map(Vec::len), Some(4));
+    }
 }

@@ -6,6 +6,9 @@ use crate::failure::Result;
 use crate::image_step::assembly::Assembly;
 use crate::symbols::Program;
 
+/// The part that means nothing.
+pub const PADDING: &str = "headers, metadata and padding";
+
 /// Bytes by part. Functions count for the crate they are defined in, whoever asked for them; generic ones too, wherever they were
 /// compiled. The rest of a section (constants, gaps between functions) counts for the section.
 pub fn bytes(assembly: &Assembly) -> Result<BTreeMap<String, u64>> {
@@ -32,7 +35,7 @@ pub fn bytes(assembly: &Assembly) -> Result<BTreeMap<String, u64>> {
         add(format!("loader {name}"), size);
     }
     let rest = (assembly.image.len() as u64).saturating_sub(placed);
-    add("headers, metadata and padding".into(), rest);
+    add(PADDING.into(), rest);
     parts.retain(|_, bytes| *bytes > 0);
     Ok(parts)
 }
