@@ -48,6 +48,7 @@ pub struct Surroundings {
 }
 
 /// The image and the two programs in it.
+#[derive(Clone)]
 pub struct Assembly {
     pub image: Vec<u8>,
     /// The loader's executable, with symbols.

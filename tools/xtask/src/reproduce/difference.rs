@@ -83,6 +83,38 @@ mod tests {
         std::fs::read(std::env::current_exe().unwrap()).unwrap()
     }
 
+    /// A program of two functions, the second with some more instructions.
+    fn assembled(more: &str) -> Vec<u8> {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, program) = (folder.path().join("a.s"), folder.path().join("a"));
+        let function = |name: &str, body: &str| {
+            format!(
+                ".globl {name}\n.type {name}, @function\n{name}:\n{body}ret\n.size {name}, . - {name}\n"
+            )
+        };
+        let text = function("_start", "nop\n") + &function("grows", more);
+        std::fs::write(&source, text).unwrap();
+        let mut gcc = std::process::Command::new("gcc");
+        gcc.args(["-nostdlib", "-static", "-Wl,--build-id=none", "-o"]);
+        assert!(gcc.arg(&program).arg(&source).status().unwrap().success());
+        std::fs::read(program).unwrap()
+    }
+
+    #[test]
+    fn a_function_that_grew_is_named() {
+        let place = first_difference(&assembled("nop\n"), &assembled("nop\nnop\n"));
+        let place = place.unwrap().unwrap();
+        assert!(place.starts_with("section .text: "), "{place}");
+        assert!(
+            place.ends_with("the first symbol that differs is grows in one, grows in the other"),
+            "{place}"
+        );
+        let place = first_difference(&assembled("nop\n"), &assembled("clc\n"));
+        let place = place.unwrap().unwrap();
+        assert!(place.starts_with("section .text, 0x"), "{place}");
+        assert!(place.ends_with(", in grows"), "{place}");
+    }
+
     #[test]
     fn a_changed_byte_is_found_by_section_and_symbol() {
         let one = program();
