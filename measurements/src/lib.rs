@@ -16,6 +16,7 @@ mod metadata;
 mod mrtd;
 mod register;
 pub mod signature;
+mod td_info;
 
 pub use comparison::{ImageMeasurement, Mismatch};
 pub use configuration::{CanonicalConfiguration, ConfigurationError};
@@ -25,6 +26,7 @@ pub use manifest::{ConfigurationEntry, Manifest, ManifestError, ModelEntry};
 pub use metadata::{Attributes, Metadata, MetadataError, Section, SectionType};
 pub use mrtd::{PageOrder, Record, mrtd, records};
 pub use register::Register;
+pub use td_info::ExpectedTdInfo;
 
 use sha2::{Digest, Sha384};
 

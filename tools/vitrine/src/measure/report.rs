@@ -3,11 +3,9 @@
 use std::fmt::Write;
 
 use measurements::{
-    ConfigurationEntry, Hex, ImageMeasurement, ModelEntry, Register, Section, manifest::Masked,
+    ConfigurationEntry, ExpectedTdInfo, ImageMeasurement, ModelEntry, Register, Section,
 };
-use serde_json::{Value, json};
-
-const ZERO: Hex<48> = Hex([0; 48]);
+use serde_json::json;
 
 /// All that can be said of a TD before it exists.
 pub struct Report<'a> {
@@ -29,6 +27,7 @@ impl Report<'_> {
             let _ = writeln!(text, "{name:<14}{value}{remark}");
         };
         let Report { image, .. } = self;
+        let td = self.td();
         line("size", &image.bytes.to_string(), " bytes");
         line("SHA-384", &image.sha384.to_string(), "");
         for (index, section) in self.sections.iter().enumerate() {
@@ -49,20 +48,20 @@ impl Report<'_> {
         }
         line(
             Register::Mrtd.name(),
-            &image.mrtd.page_by_page.to_string(),
+            &td.mrtd.page_by_page.to_string(),
             " (mainline KVM)",
         );
         line(
             "",
-            &image.mrtd.add_then_extend.to_string(),
+            &td.mrtd.add_then_extend.to_string(),
             " (hosts of QEMU 8)",
         );
-        for register in [Register::Rtmr0, Register::Rtmr1] {
-            line(register.name(), &ZERO.to_string(), " (unused)");
+        for (register, value) in [(Register::Rtmr0, td.rtmr0), (Register::Rtmr1, td.rtmr1)] {
+            line(register.name(), &value.to_string(), " (unused)");
         }
         line(
             Register::Rtmr2.name(),
-            &self.configuration.rtmr2.to_string(),
+            &td.rtmr2.to_string(),
             &format!(" (configuration {})", self.configuration.name),
         );
         match self.model {
@@ -73,7 +72,10 @@ impl Report<'_> {
             ),
             None => line(Register::Rtmr3.name(), "depends on the model: --model", ""),
         }
-        for (register, condition) in masks() {
+        for (register, condition) in [
+            (Register::Attributes, td.attributes),
+            (Register::Xfam, td.xfam),
+        ] {
             line(
                 register.name(),
                 &format!("& {} == {}", condition.mask, condition.value),
@@ -82,10 +84,14 @@ impl Report<'_> {
         }
         line(
             Register::MrConfigId.name(),
-            &format!("zero or {}", self.configuration.digest),
+            &format!("zero or {}", td.mr_config_id[1]),
             "",
         );
-        for register in zeros() {
+        for register in [
+            Register::MrOwner,
+            Register::MrOwnerConfig,
+            Register::ServtdHash,
+        ] {
             line(register.name(), "zero", "");
         }
         if let Some(version) = self.published {
@@ -110,43 +116,32 @@ impl Report<'_> {
                 })
             })
             .collect();
-        let mut object = json!({
+        let td = self.td();
+        let object = json!({
             "image": {
                 "bytes": self.image.bytes,
                 "sha384": self.image.sha384,
                 "sections": sections,
             },
-            "mrtd": self.image.mrtd,
-            "rtmr0": ZERO,
-            "rtmr1": ZERO,
             "configuration": self.configuration,
             "model": self.model,
-            "mrconfigid": [ZERO, self.configuration.digest],
             "published": self.published,
+            "attributes": td.attributes,
+            "xfam": td.xfam,
+            "mrtd": td.mrtd,
+            "mrconfigid": td.mr_config_id,
+            "mrowner": td.mr_owner,
+            "mrownerconfig": td.mr_owner_config,
+            "rtmr0": td.rtmr0,
+            "rtmr1": td.rtmr1,
+            "rtmr2": td.rtmr2,
+            "rtmr3": td.rtmr3,
+            "servtd_hash": td.servtd_hash,
         });
-        for (register, condition) in masks() {
-            object[register.name().to_lowercase()] = json!(condition);
-        }
-        for register in zeros() {
-            object[register.name().to_lowercase()] = json!(ZERO);
-        }
-        object["rtmr2"] = json!(self.configuration.rtmr2);
-        object["rtmr3"] = self.model.map_or(Value::Null, |model| json!(model.rtmr3));
         format!("{object:#}\n")
     }
-}
 
-fn masks() -> [(Register, Masked); 2] {
-    [
-        (Register::Attributes, Masked::ATTRIBUTES),
-        (Register::Xfam, Masked::XFAM),
-    ]
-}
-
-fn zeros() -> [Register; 3] {
-    [
-        Register::MrOwner,
-        Register::MrOwnerConfig,
-        Register::ServtdHash,
-    ]
+    fn td(&self) -> ExpectedTdInfo {
+        ExpectedTdInfo::new(&self.image, self.configuration, self.model)
+    }
 }

@@ -19,8 +19,9 @@ use crate::failure::{Context, Failure, Result};
 use crate::workspace::Workspace;
 
 /// Read by cargo, the linker and this step whatever the packages are.
-const ALWAYS: [&str; 7] = [
+const ALWAYS: [&str; 8] = [
     ".cargo/config.toml",
+    "Cargo.toml",
     "guest/Cargo.lock",
     "guest/Cargo.toml",
     "image/Cargo.toml",
