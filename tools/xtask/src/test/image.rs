@@ -5,12 +5,14 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use measurements::{Metadata, PageOrder, Record, diff};
+use emulator::memory::Layout;
+use emulator::tdvf::Launch;
+use measurements::{Hex, Metadata, PageOrder, Record, diff};
 use serde_json::Value;
 
 use super::Suite;
 use crate::failure::{Context, Failure, Result, ensure};
-use crate::image_step::{self, assembly::Assembly};
+use crate::image_step::{self, Image, assembly::Assembly};
 use crate::instructions;
 use crate::process;
 use crate::release;
@@ -33,6 +35,9 @@ pub fn run(suite: &mut Suite, workspace: &Workspace) {
         difference_is_named(&image()?.assembly)
     });
     suite.check("image/measured-by-python", || measured_by_python(workspace));
+    suite.check("image/measured-by-emulator", || {
+        measured_by_emulator(&image()?)
+    });
     suite.check("image/measured-whole", || {
         measured_whole(&image()?.assembly.image)
     });
@@ -122,6 +127,24 @@ fn measured_by_python(workspace: &Workspace) -> Result<()> {
         said == measured,
         "Python says {said}, the library {measured}"
     );
+    Ok(())
+}
+
+/// The emulator, building a TD of the image page by page, measures it as the library does, for both kinds of host.
+fn measured_by_emulator(image: &Image) -> Result<()> {
+    let bytes = &image.assembly.image;
+    let layout = Layout::new(1 << 30, bytes.len() as u64);
+    let launch = Launch::plan(bytes, &layout).context("plan a TD")?;
+    for order in [PageOrder::PageByPage, PageOrder::AddThenExtend] {
+        let (emulated, computed) = (
+            Hex(launch.mrtd(bytes, order)),
+            image.measurement.mrtd.get(order),
+        );
+        ensure!(
+            emulated == computed,
+            "{order:?}: the emulator says {emulated}, the library {computed}"
+        );
+    }
     Ok(())
 }
 
