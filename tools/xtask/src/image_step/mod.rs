@@ -36,7 +36,7 @@ pub struct Image {
     pub toolchain: Toolchain,
     /// Where that is not what the published image is made with, one line each.
     pub unpublished: Vec<String>,
-    /// What was published of this version, if anything was.
+    /// What was published of this version, if anything legible was.
     published: Option<Manifest>,
 }
 
@@ -53,13 +53,18 @@ pub fn build(workspace: &Workspace) -> Result<Image> {
     let partial = path.with_extension("fd.partial");
     fs::write(&partial, &assembly.image).context(format!("write {}", partial.display()))?;
     fs::rename(&partial, &path).context(format!("write {}", path.display()))?;
+    // A record that cannot be read keeps nobody from an image, nor from a new record; `cargo xtask release` fails over it.
+    let published = release::published(workspace).unwrap_or_else(|failure| {
+        eprintln!("warning: {failure}");
+        None
+    });
     Ok(Image {
         path,
         measurement: ImageMeasurement::of(&assembly.image).context("measure the image")?,
         assembly,
         toolchain,
         unpublished,
-        published: release::published(workspace)?,
+        published,
     })
 }
 
