@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::assembly::TARGET;
 use crate::failure::Result;
 use crate::process;
 
@@ -19,7 +18,7 @@ pub struct Metadata {
     pub packages: Vec<Package>,
 }
 
-/// A package that the workspace's lockfile names for the image's target.
+/// A package that the workspace's lockfile names, for whatever target.
 #[derive(Deserialize)]
 pub struct Package {
     pub id: String,
@@ -33,9 +32,7 @@ pub struct Package {
 impl Metadata {
     /// Asks `cargo`, a command for the workspace in question.
     pub fn of(mut cargo: Command) -> Result<Self> {
-        cargo
-            .args(["metadata", "--format-version", "1", "--locked"])
-            .args(["--filter-platform", TARGET]);
+        cargo.args(["metadata", "--format-version", "1", "--locked"]);
         Ok(serde_json::from_str(&process::text(&mut cargo, LIMIT)?)?)
     }
 }
