@@ -340,7 +340,7 @@ mod tests {
         assert_eq!(rust, sum(|package| package.rust_lines));
         assert_eq!(tcb.totals.native_lines, sum(|package| package.native_lines));
         assert_eq!(tcb.totals.unsafe_lines, sum(|package| package.unsafe_lines));
-        assert_eq!(tcb.image_bytes, tcb.parts.values().sum());
+        assert_eq!(tcb.image_bytes, tcb.parts.values().sum::<u64>());
         for name in ["ring", "ggml-sys"] {
             let package = tcb.crates.iter().find(|package| package.name == name);
             assert!(
