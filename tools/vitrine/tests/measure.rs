@@ -244,15 +244,19 @@ fn a_damaged_table_of_sections_is_found_in_its_page() {
         let mut bytes = image();
         bytes[position] ^= 1;
         fs::write(&other, bytes).unwrap();
-        for [one, other] in [[&one, &other], [&other, &one]] {
+        let diff = |one: &str, other: &str| {
             let (code, out, err) = vitrine(&["measure", "diff", one, other, "--json"]);
             assert_eq!(code, 21, "{position:#x}: {err}");
             assert!(err.contains("MRTD"), "{err}");
-            assert!(err.contains(&format!("page {page:#x}")), "{err}");
             let described: Value = serde_json::from_str(&out).unwrap();
             assert_eq!(described["file"]["offset"], position);
-            assert_eq!(described["file"]["page"], page);
-        }
+            (described, err)
+        };
+        let (described, err) = diff(&one, &other);
+        assert!(err.contains(&format!("page {page:#x}")), "{err}");
+        assert_eq!(described["file"]["page"], page);
+        // Seen from the other side the page may be one of another layout.
+        diff(&other, &one);
     }
     fs::write(&one, vec![0; SIZE]).unwrap();
     fs::write(&other, vec![1; SIZE]).unwrap();
