@@ -77,10 +77,10 @@ impl Client {
         })
     }
 
-    /// Sends a request and reads the answer's head. A kept connection that turns out to be closed is replaced once: the server
-    /// may close an idle one at any time, and then has not seen the request.
+    /// Sends a request and reads the answer's head. A kept connection whose time is up is replaced, and so is one that turns out to
+    /// be closed, once: the server may close an idle one at any time, and then has not seen the request.
     fn exchange(&mut self, request: &Request<'_>) -> Result<Response, Error> {
-        if let Some(session) = self.session.take() {
+        if let Some(session) = self.session.take().filter(|session| !session.is_due()) {
             match session.request(request) {
                 Err(Error::Closed | Error::Io(_)) => {}
                 outcome => return outcome,

@@ -4,7 +4,7 @@ use core::fmt;
 use core::time::Duration;
 use std::io;
 
-use verifier::Report;
+use verifier::{Code, Report, Verdict};
 
 use crate::address::Address;
 
@@ -95,7 +95,9 @@ impl fmt::Display for Error {
             Self::Connect { address, source } => write!(f, "cannot connect to {address}: {source}"),
             Self::NoEvidence => write!(
                 f,
-                "the server shows no evidence of running in a trust domain; nothing was sent"
+                "the server shows no evidence of running in a trust domain, and nothing was sent: {}, {}",
+                Verdict::NoEvidence,
+                Code::EvidenceMissing
             ),
             Self::Untrusted(reports) => {
                 f.write_str("the server is not trusted, and nothing was sent")?;

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use attestation::challenge::{Answer, EXPORTER_LABEL, MAX_ANSWER, Purpose};
+use attestation::provisioning::PublicKey;
 use ring::rand::{SecureRandom, SystemRandom};
 use verifier::{
     Code, Collateral, Policy, Report, Scope, TrustAnchor, UntrustedCertificate, Verdict,
@@ -19,6 +20,8 @@ use crate::session::{Request, Session};
 
 /// What to wait if the server does not say, and the least to wait.
 const RETRY: Duration = Duration::from_secs(1);
+/// The last second of the year 9999, which no certificate outlives.
+const LAST_SECOND: u64 = 253_402_300_799;
 /// Bytes of a refusal worth reading.
 const REFUSAL_LIMIT: usize = 64 << 10;
 
@@ -32,6 +35,11 @@ pub trait Judge: Send + Sync {
     /// # Errors
     /// There is none to be had.
     fn collateral(&self, quote: &[u8]) -> Result<Collateral, Code>;
+
+    /// The owner whose endorsement is demanded besides, if one is.
+    fn owner(&self) -> Option<PublicKey> {
+        None
+    }
 }
 
 /// A judge with everything at hand, by this machine's clock.
@@ -65,12 +73,23 @@ impl Judge for Pinned {
 /// What a server proved on a connection.
 #[derive(Clone, Debug)]
 pub struct Proof {
-    /// The judgement of the certificate, and that of the answer to the challenge.
-    pub reports: [Report; 2],
+    /// The judgement of the certificate, that of the answer to the challenge, and that of the owner's endorsement if one was demanded.
+    pub reports: Vec<Report>,
     /// What the certificate's evidence says.
     pub evidence: VerifiedEvidence,
     /// The certificate's first and last second, since 1970.
     pub validity: (u64, u64),
+}
+
+impl Proof {
+    /// When the server will have another certificate: it makes one after two thirds of the life of each. Evidence is not older than
+    /// this for anything that is asked.
+    pub fn renewal(&self) -> SystemTime {
+        let (first, last) = self.validity;
+        // The certificate is dated back a little, so that what is left of it then is more than a quarter.
+        let left = last.saturating_sub(first) / 4;
+        UNIX_EPOCH + Duration::from_secs(last.saturating_sub(left).min(LAST_SECOND))
+    }
 }
 
 /// Judges a connection's certificate and has the server confirm it. Gives the connection back, ready for requests. `patience` is for
@@ -105,7 +124,12 @@ pub(crate) fn prove(
         nonce,
         exporter: session.export(EXPORTER_LABEL, &nonce)?,
     };
-    let (session, answer) = challenge(session, &nonce, purpose, patience)?;
+    let (session, answer) = match challenge(session, &nonce, purpose, patience) {
+        Err(error @ Error::Refused { .. }) => {
+            return Err(refusal(vec![report.without_answer(error.to_string())]));
+        }
+        outcome => outcome?,
+    };
     let collateral = match Answer::decode(&answer) {
         Ok(answer) => judge.collateral(&answer.quote),
         Err(_) => Err(Code::CollateralMissing),
@@ -116,8 +140,22 @@ pub(crate) fn prove(
     if fresh.verdict != Verdict::Accepted {
         return Err(refusal(vec![report, fresh]));
     }
+    let mut reports = vec![report, fresh];
+    let session = match judge.owner() {
+        None => session,
+        Some(owner) => {
+            let (session, shown) = endorsement(session)?;
+            let judged = judge.verifier().endorsement(&evidence, &owner, &shown);
+            let verdict = judged.verdict;
+            reports.push(judged);
+            if verdict != Verdict::Accepted {
+                return Err(refusal(reports));
+            }
+            session
+        }
+    };
     let proof = Proof {
-        reports: [report, fresh],
+        reports,
         evidence,
         validity,
     };
@@ -125,10 +163,22 @@ pub(crate) fn prove(
 }
 
 fn refusal(reports: Vec<Report>) -> Error {
-    match reports.last().map(|report| report.verdict) {
-        Some(Verdict::NoEvidence) => Error::NoEvidence,
+    match reports.last().and_then(|report| report.findings.first()) {
+        Some(Code::EvidenceMissing) => Error::NoEvidence,
         _ => Error::Untrusted(reports),
     }
+}
+
+/// What the server shows of its owner's word; nothing if it knows of no such thing.
+fn endorsement(session: Session) -> Result<(Session, Vec<u8>), Error> {
+    let mut response = session.request(&Request::get("/endorsement"))?;
+    let shown = response.read_whole(REFUSAL_LIMIT)?;
+    let shown = match response.status() {
+        200 => shown,
+        _ => Vec::new(),
+    };
+    let session = response.into_session().ok_or(Error::Closed)?;
+    Ok((session, shown))
 }
 
 /// Sends the challenge until it is answered, as often as the server asks to come again within `patience`.

@@ -2,9 +2,10 @@
 
 use core::time::Duration;
 use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
 use rustls::pki_types::{IpAddr, Ipv4Addr, ServerName};
-use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use rustls::{CertificateError, ClientConfig, ClientConnection, StreamOwned};
 
 use crate::address::Address;
 use crate::error::Error;
@@ -12,6 +13,9 @@ use crate::evidence::{self, Judge, Proof};
 use crate::http::{Connection, Head};
 use crate::tls;
 use crate::transport::Transport;
+
+/// The least time for which a connection is used: a server that is late with its new certificate is not asked for it again and again.
+const LEAST_AGE: Duration = Duration::from_secs(5);
 
 /// What a server must show before anything of a request is sent to it.
 #[derive(Clone)]
@@ -32,15 +36,18 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// For each silence within an answer. A long prompt is silent until its first token.
     pub answer_timeout: Duration,
+    /// How long requests are sent on a connection after it was verified. It is less if its certificate is to be replaced before.
+    pub max_age: Duration,
 }
 
 impl Options {
-    /// Ten seconds to connect, ten minutes of silence.
+    /// Ten seconds to connect, ten minutes of silence, and ten minutes until a connection is verified anew.
     pub fn new(trust: Trust) -> Self {
         Self {
             trust,
             connect_timeout: Duration::from_secs(10),
             answer_timeout: Duration::from_secs(600),
+            max_age: Duration::from_secs(600),
         }
     }
 }
@@ -82,7 +89,7 @@ impl Connector {
         let mut tls = ClientConnection::new(Arc::clone(&self.tls), name)?;
         while tls.is_handshaking() {
             tls.complete_io(&mut transport)
-                .map_err(|error| Error::from_io(error, timeout))?;
+                .map_err(|error| self.judge_handshake(Error::from_io(error, timeout)))?;
         }
         let timeout = self.options.answer_timeout;
         transport
@@ -97,17 +104,32 @@ impl Connector {
             connection: Connection::new(StreamOwned::new(tls, transport), timeout),
             host,
             proof: None,
+            until: Instant::now() + self.options.max_age,
         };
         match &self.options.trust {
             Trust::InsecureNoTee => Ok(session),
             Trust::Evidence(judge) => {
                 let patience = self.options.connect_timeout;
                 let (session, proof) = evidence::prove(session, &**judge, patience)?;
+                let left = proof.renewal().duration_since(SystemTime::now());
+                let left = left.unwrap_or_default().max(LEAST_AGE);
                 Ok(Session {
+                    until: Instant::now() + left.min(self.options.max_age),
                     proof: Some(Box::new(proof)),
                     ..session
                 })
             }
+        }
+    }
+
+    /// What a handshake that failed says of the server: one that does not sign with its certificate's key shows somebody else's.
+    fn judge_handshake(&self, error: Error) -> Error {
+        let not_its_own = rustls::Error::InvalidCertificate(CertificateError::BadSignature);
+        match (&error, &self.options.trust) {
+            (Error::Tls(found), Trust::Evidence(judge)) if *found == not_its_own => {
+                Error::Untrusted(vec![judge.verifier().unsigned_handshake()])
+            }
+            _ => error,
         }
     }
 }
@@ -145,6 +167,8 @@ pub struct Session {
     connection: Connection<TlsStream>,
     host: String,
     proof: Option<Box<Proof>>,
+    /// When it is to be used no more.
+    until: Instant,
 }
 
 impl Session {
@@ -153,8 +177,16 @@ impl Session {
         self.proof.as_deref()
     }
 
+    /// Whether its time is up: what is asked next goes over a connection that is verified anew.
+    pub fn is_due(&self) -> bool {
+        Instant::now() >= self.until
+    }
+
     /// The connection's exporter (RFC 8446, 7.5).
-    pub(crate) fn export(&self, label: &str, context: &[u8]) -> Result<[u8; 32], Error> {
+    ///
+    /// # Errors
+    /// The TLS library refuses.
+    pub fn export(&self, label: &str, context: &[u8]) -> Result<[u8; 32], Error> {
         let connection = &self.connection.stream().conn;
         let exported = connection.export_keying_material([0; 32], label.as_bytes(), Some(context));
         exported.map_err(Error::Tls)

@@ -11,10 +11,13 @@ use std::thread;
 
 use attestation::challenge::{Answer, Challenge, EXPORTER_LABEL, Purpose, Role, tree};
 use attestation::claims::Model;
+use attestation::provisioning::{Endorsement, PublicKey, session_message};
 use attestation::report_data::ReportData;
 use client::{Address, Connector, Error, Judge, Options, Request, Trust};
 use domain::{Domain, collateral, pins, verifier};
-use rustls::crypto::ring;
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData, SigningKey};
+use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use rustls::crypto::ring as provider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -32,6 +35,8 @@ enum Conduct {
     Replaying,
     /// Says that it has no evidence.
     Silent,
+    /// Shows the domain's certificate and has another key.
+    Impostor,
 }
 
 /// A domain that serves, and remembers what it was asked.
@@ -45,10 +50,14 @@ impl Server {
     /// Gives its address.
     fn start(domain: Domain, conduct: Conduct) -> (Arc<Self>, Address) {
         let certificate = CertificateDer::from(domain.certificate());
-        let key = PrivatePkcs8KeyDer::from(domain.key.serialize_der());
-        let key = ring::sign::any_supported_type(&PrivateKeyDer::Pkcs8(key)).unwrap();
+        let key = match conduct {
+            Conduct::Impostor => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap(),
+            _ => KeyPair::try_from(domain.key.serialize_der()).unwrap(),
+        };
+        let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+        let key = provider::sign::any_supported_type(&PrivateKeyDer::Pkcs8(key)).unwrap();
         let certified = CertifiedKey::new(vec![certificate.clone()], key);
-        let tls = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let tls = ServerConfig::builder_with_provider(Arc::new(provider::default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
             .with_no_client_auth()
@@ -116,6 +125,7 @@ impl Server {
                 };
                 (200, self.fresh(certificate, purpose, nonce, exporter))
             }
+            ("GET /endorsement HTTP/1.1", _) => (200, self.endorsement()),
             _ => (200, b"{\"state\":\"ready\"}".to_vec()),
         };
         let length = body.len();
@@ -147,6 +157,36 @@ impl Server {
         };
         answer.encode()
     }
+}
+
+impl Server {
+    /// The word of the domain's owner, and of its long-lived key.
+    fn endorsement(&self) -> Vec<u8> {
+        let hex =
+            |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let session = session_message(&self.domain.key.subject_public_key_info());
+        let endorsement = Endorsement {
+            boot: self.domain.claims.boot,
+            public_key: attestation::sha384(&key.subject_public_key_info()),
+            model: domain::model().sealed.unwrap(),
+            not_after: domain::NOW,
+        };
+        let body = serde_json::json!({
+            "public_key": hex(&key.subject_public_key_info()),
+            "session_signature": hex(&key.sign(&session).unwrap()),
+            "endorsement": {
+                "not_after": endorsement.not_after,
+                "signature": hex(owner().sign(&endorsement.message()).as_ref()),
+            },
+        });
+        body.to_string().into_bytes()
+    }
+}
+
+/// The owner of the domains here.
+fn owner() -> Ed25519KeyPair {
+    Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap()
 }
 
 fn read_request(stream: &mut impl Read) -> Option<(String, String)> {
@@ -181,6 +221,23 @@ impl Judge for Pins {
 
     fn collateral(&self, _quote: &[u8]) -> Result<Collateral, Code> {
         Ok(collateral())
+    }
+}
+
+/// The same, and demands an owner's word.
+struct Owned(PublicKey);
+
+impl Judge for Owned {
+    fn verifier(&self) -> Verifier {
+        verifier(pins())
+    }
+
+    fn collateral(&self, _quote: &[u8]) -> Result<Collateral, Code> {
+        Ok(collateral())
+    }
+
+    fn owner(&self) -> Option<PublicKey> {
+        Some(self.0)
     }
 }
 
@@ -245,13 +302,36 @@ fn a_key_goes_only_where_no_model_is_yet() {
 }
 
 #[test]
+fn a_certificate_without_its_key_is_worth_nothing() {
+    let (server, address) = Server::start(Domain::new(), Conduct::Impostor);
+    assert_eq!(finding(&address), Code::HandshakeSignature);
+    assert!(server.requests().is_empty());
+}
+
+#[test]
+fn an_owner_s_word_is_a_second_leg() {
+    let demanding =
+        |key| Connector::new(Options::new(Trust::Evidence(Arc::new(Owned(key))))).unwrap();
+    let owner = owner().public_key().as_ref().try_into().unwrap();
+    let (server, address) = Server::start(Domain::new(), Conduct::Honest);
+    let session = demanding(owner).connect(&address).unwrap();
+    assert_eq!(server.requests(), [CHALLENGE, "GET /endorsement HTTP/1.1"]);
+    let reports = &session.proof().unwrap().reports;
+    assert_eq!(reports.len(), 3);
+    assert_eq!(reports[2].checks[0].name, "owner's endorsement");
+    drop(session);
+    let found = finding_of(&demanding([1; 32]), &address);
+    assert_eq!(found, Code::EndorsementSignature);
+    // The owner's word does not make up for evidence.
+    let (server, relayed) = Server::start(Domain::new(), Conduct::Relaying);
+    assert_eq!(finding_of(&demanding(owner), &relayed), Code::NotFresh);
+    assert_eq!(server.requests(), [CHALLENGE]);
+}
+
+#[test]
 fn a_domain_without_fresh_evidence_is_refused() {
     let (server, address) = Server::start(Domain::new(), Conduct::Silent);
-    let error = connector().connect(&address).map(|_| ()).unwrap_err();
-    assert!(
-        matches!(error, Error::Refused { status: 501, .. }),
-        "{error}"
-    );
+    assert_eq!(finding(&address), Code::AnswerMissing);
     assert_eq!(server.requests(), [CHALLENGE]);
 }
 

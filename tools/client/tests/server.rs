@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -28,6 +29,7 @@ enum Reply {
 struct TestServer {
     replies: Mutex<std::vec::IntoIter<Reply>>,
     requests: Sender<String>,
+    connections: AtomicUsize,
     tls: Arc<ServerConfig>,
 }
 
@@ -51,6 +53,7 @@ impl TestServer {
         let server = Self {
             replies: Mutex::new(replies.into_iter()),
             requests,
+            connections: AtomicUsize::new(0),
             tls: Arc::new(tls),
         };
         (Arc::new(server), received)
@@ -58,6 +61,7 @@ impl TestServer {
 
     /// Serves one connection to its end.
     fn serve(&self, stream: impl Read + Write) {
+        self.connections.fetch_add(1, Ordering::SeqCst);
         let mut stream = StreamOwned::new(
             ServerConnection::new(Arc::clone(&self.tls)).unwrap(),
             stream,
@@ -322,4 +326,21 @@ fn nobody_there_is_a_connect_error() {
         .unwrap_err();
     assert!(matches!(error, Error::Connect { .. }));
     assert!(error.is_transport());
+}
+
+#[test]
+fn a_connection_whose_time_is_up_is_replaced() {
+    let health = || Reply::Keep(json("200 OK", r#"{"state":"ready"}"#));
+    for (max_age, connections) in [(Duration::from_secs(600), 1), (Duration::ZERO, 3)] {
+        let (server, _requests) = TestServer::new(vec![health(), health(), health()], true);
+        let options = Options {
+            max_age,
+            ..Options::new(Trust::InsecureNoTee)
+        };
+        let mut client = Client::new(server.listen().parse().unwrap(), options).unwrap();
+        for _ in 0..3 {
+            assert_eq!(client.health().unwrap().state, State::Ready);
+        }
+        assert_eq!(server.connections.load(Ordering::SeqCst), connections);
+    }
 }

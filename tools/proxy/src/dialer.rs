@@ -1,8 +1,7 @@
 //! The seam to verification: whoever opens connections, judges them first.
 
 use core::fmt;
-use core::time::Duration;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use client::{Address, Error, Proof, Session};
 use verifier::Report;
@@ -37,14 +36,11 @@ pub struct Shown {
 }
 
 impl From<&Proof> for Shown {
-    /// A server has another certificate after two thirds of the life of each.
     fn from(proof: &Proof) -> Self {
-        let (first, last) = proof.validity;
-        let third = last.saturating_sub(first) / 3;
         Self {
-            reports: proof.reports.to_vec(),
+            reports: proof.reports.clone(),
             certificate: Some(proof.evidence.certificate),
-            renew: UNIX_EPOCH.checked_add(Duration::from_secs(last.saturating_sub(third))),
+            renew: Some(proof.renewal()),
         }
     }
 }

@@ -42,6 +42,8 @@ macro_rules! codes {
 codes! {
     /// The certificate carries no evidence at all (P17).
     EvidenceMissing = "evidence-missing", NoEvidence;
+    /// The server gives no fresh evidence when it is asked for some (P17).
+    AnswerMissing = "answer-missing", NoEvidence;
 
     // The quote's structure.
     /// Longer than any quote (C9).
@@ -118,6 +120,8 @@ codes! {
     // The certificate and what it carries.
     /// Longer than a certificate of ours (C27).
     CertificateTooLarge = "certificate-too-large", Binding;
+    /// The handshake is not signed with the certificate's key: it is somebody else's certificate (M7).
+    HandshakeSignature = "handshake-signature", Binding;
     /// Not an X.509 certificate (M6, C24).
     CertificateMalformed = "certificate-malformed", Binding;
     /// The certificate is not signed with its own key.
@@ -230,6 +234,18 @@ codes! {
     ModelRollback = "model-rollback", Policy;
     /// The certificate is valid for longer than accepted (M15).
     CertificateLife = "certificate-life", Policy;
+
+    // The owner's endorsement, where one is demanded.
+    /// What the server shows of it cannot be read.
+    EndorsementMalformed = "endorsement-malformed", Binding;
+    /// The endorsed key did not sign this session's: it is another domain's endorsement.
+    EndorsementSession = "endorsement-session", Binding;
+    /// The owner left none.
+    EndorsementMissing = "endorsement-missing", Policy;
+    /// It is of another domain or model, or by another key than the owner's.
+    EndorsementSignature = "endorsement-signature", Policy;
+    /// It has expired.
+    EndorsementExpired = "endorsement-expired", Policy;
 }
 
 impl fmt::Display for Code {

@@ -207,6 +207,28 @@ pub struct Report {
 }
 
 impl Report {
+    /// The judgement of a certificate, together with that of the answer to a challenge on its connection.
+    #[must_use]
+    pub fn with_answer(self, answer: Self) -> Self {
+        let mut table = Table(self.checks);
+        table.note("challenge", "answered on this connection; its quote:");
+        table.0.extend(answer.checks);
+        table.conclude(self.verdict, self.anchor, self.proved)
+    }
+
+    /// The judgement of a certificate whose server did not answer a challenge; `why` not, in words.
+    #[must_use]
+    pub fn without_answer(self, why: impl Into<String>) -> Self {
+        let mut table = Table(self.checks);
+        table.fail(
+            Code::AnswerMissing,
+            "challenge",
+            "an answer on this connection",
+            why,
+        );
+        table.conclude(self.verdict, self.anchor, self.proved)
+    }
+
     /// The machine-readable form; `docs/verification.md` says what is stable in it.
     pub fn json(&self) -> serde_json::Value {
         let checks = self.checks.iter().map(|check| {

@@ -138,6 +138,18 @@ impl Verifier {
         (report, verified)
     }
 
+    /// The report on a server whose handshake is not signed with its certificate's key.
+    pub fn unsigned_handshake(&self) -> Report {
+        let mut table = Table::default();
+        table.fail(
+            Code::HandshakeSignature,
+            "handshake",
+            "signed with the certificate's key",
+            "signed with another key",
+        );
+        table.conclude(self.best(), self.anchor.name(), None)
+    }
+
     /// Judges chain and platform.
     pub(crate) fn chain(
         &self,

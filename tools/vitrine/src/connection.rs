@@ -1,11 +1,13 @@
 //! The options of every command that talks to a server, and the client they make.
 
+use core::time::Duration;
 use std::sync::Arc;
 
 use client::{Address, Client, Options};
 use verifier::Scope;
 
 use crate::failure::Failure;
+use crate::owner::Owner;
 use crate::trust::Trust;
 
 /// Where the server is and what it must show
@@ -17,8 +19,13 @@ pub struct Connection {
     /// Accept a server that is not in a trust domain: whoever runs it reads everything (development only)
     #[arg(long)]
     insecure_no_tee: bool,
+    /// Verify a connection anew before it is used after this time
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
+    max_age: u32,
     #[command(flatten)]
     trust: Trust,
+    #[command(flatten)]
+    owner: Owner,
 }
 
 impl Connection {
@@ -26,7 +33,13 @@ impl Connection {
     pub fn client(&self) -> Result<Client, Failure> {
         let trust = match self.insecure_no_tee {
             true => client::Trust::InsecureNoTee,
-            false => client::Trust::Evidence(Arc::new(self.trust.judge(Scope::Everything)?)),
+            false => {
+                let judge = self
+                    .trust
+                    .judge(Scope::Everything)?
+                    .demanding(self.owner.key());
+                client::Trust::Evidence(Arc::new(judge))
+            }
         };
         if self.insecure_no_tee {
             eprintln!(
@@ -34,6 +47,8 @@ impl Connection {
                 self.to
             );
         }
-        Ok(Client::new(self.to.clone(), Options::new(trust))?)
+        let mut options = Options::new(trust);
+        options.max_age = Duration::from_secs(self.max_age.into());
+        Ok(Client::new(self.to.clone(), options)?)
     }
 }

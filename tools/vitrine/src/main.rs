@@ -15,6 +15,7 @@ mod hardware_report;
 mod health;
 mod host;
 mod measure;
+mod owner;
 mod provision;
 mod proxy;
 mod run;

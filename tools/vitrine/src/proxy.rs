@@ -10,6 +10,7 @@ use proxy::{Dialed, Dialer, Limits, Pool, Refusal, Shown, WeakerMode};
 use verifier::Scope;
 
 use crate::failure::Failure;
+use crate::owner::Owner;
 use crate::terminal;
 use crate::trust::Trust;
 
@@ -40,6 +41,8 @@ pub struct Args {
     insecure_no_tee: bool,
     #[command(flatten)]
     trust: Trust,
+    #[command(flatten)]
+    owner: Owner,
 }
 
 /// Runs the command.
@@ -87,7 +90,10 @@ impl Judge {
                 vec![WeakerMode::InsecureNoTee],
             )?);
         }
-        let judge = args.trust.judge(Scope::Everything)?;
+        let judge = args
+            .trust
+            .judge(Scope::Everything)?
+            .demanding(args.owner.key());
         let weaker_modes = match judge.is_test() {
             true => vec![WeakerMode::TestRoot],
             false => Vec::new(),

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use attestation::provisioning::PublicKey;
 use verifier::policy::ConfigurationPolicy;
 use verifier::{
     Code, Collateral, MAX_POLICY, ManifestSource, Policy, Scope, TrustAnchor, Verifier,
@@ -139,6 +140,7 @@ impl Trust {
         Ok(ConnectionJudge {
             verifier,
             collateral: self.collateral.clone(),
+            owner: None,
         })
     }
 
@@ -158,9 +160,15 @@ impl Trust {
 pub struct ConnectionJudge {
     verifier: Verifier,
     collateral: Source,
+    owner: Option<PublicKey>,
 }
 
 impl ConnectionJudge {
+    /// The same, who besides demands an endorsement by this owner, if one is named.
+    pub fn demanding(self, owner: Option<PublicKey>) -> Self {
+        Self { owner, ..self }
+    }
+
     /// Whether chains end at a root for tests.
     pub fn is_test(&self) -> bool {
         self.verifier.anchor.is_test()
@@ -168,6 +176,10 @@ impl ConnectionJudge {
 }
 
 impl client::Judge for ConnectionJudge {
+    fn owner(&self) -> Option<PublicKey> {
+        self.owner
+    }
+
     fn verifier(&self) -> Verifier {
         Verifier {
             now: clock::now(),
