@@ -2,7 +2,8 @@
 //!
 //! The pages are private, so their bytes stand still, but the host chose them and nobody measured them. Hence the strictest reading that
 //! QEMU's blocks pass: blocks of two kinds, in order; ranges sorted, apart, in whole pages, and nowhere near the image or the devices; the one
-//! range said to be present already is exactly the one our metadata asked for. Everything else ends the boot.
+//! range said to be present already is exactly the one our metadata asked for. Everything else ends the boot. Fields that say nothing about
+//! RAM (boot mode, owner) are not looked at.
 
 use core::fmt;
 

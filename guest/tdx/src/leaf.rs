@@ -296,15 +296,27 @@ mod tests {
 
     #[test]
     fn registers_are_extended_with_an_aligned_digest() {
-        let fake = Fake::module(LeafRegisters::default());
         let digest = Digest([7; 48]);
-        extend_rtmr(&fake, Rtmr::Rtmr3, &digest).expect("a success");
-        let [call] = operands(&fake)[..] else {
-            panic!("one call")
-        };
-        assert_eq!((call.rax, call.rdx), (2, 3));
-        assert_eq!(call.rcx, address_of(&digest));
-        assert_eq!(call.rcx % 64, 0);
+        for (register, index) in [
+            (Rtmr::Rtmr0, 0),
+            (Rtmr::Rtmr1, 1),
+            (Rtmr::Rtmr2, 2),
+            (Rtmr::Rtmr3, 3),
+        ] {
+            let fake = Fake::module(LeafRegisters::default());
+            extend_rtmr(&fake, register, &digest).expect("a success");
+            let [call] = operands(&fake)[..] else {
+                panic!("one call")
+            };
+            let expected = LeafRegisters {
+                rax: 2,
+                rcx: address_of(&digest),
+                rdx: index,
+                ..LeafRegisters::default()
+            };
+            assert_eq!(call, expected);
+            assert_eq!(call.rcx % 64, 0);
+        }
         let invalid = LeafRegisters {
             rax: 0xc000_0100_0000_0002,
             ..LeafRegisters::default()
@@ -353,6 +365,8 @@ mod tests {
             ..LeafRegisters::default()
         });
         assert_eq!(ve_info(&none), Err(Error::NoValidVeInfo));
+        let calls: Vec<u64> = operands(&none).iter().map(|call| call.rax).collect();
+        assert_eq!(calls, [3]);
     }
 
     #[test]
@@ -367,6 +381,18 @@ mod tests {
                 Err(AcceptError::Module(Error::Other(0xa03))),
             ),
             (BUSY, Err(AcceptError::Module(Error::OperandBusy))),
+            (
+                0xc000_0100_0000_0001,
+                Err(AcceptError::Module(Error::OperandInvalid { operand: 1 })),
+            ),
+            (
+                0x8000_0003_0000_0000,
+                Err(AcceptError::Module(Error::Recoverable(0x8000_0003))),
+            ),
+            (
+                0x6000_0002_0000_0000,
+                Err(AcceptError::Module(Error::Other(0x6000_0002))),
+            ),
         ] {
             let fake = Fake::module(LeafRegisters {
                 rax: status,
@@ -377,6 +403,11 @@ mod tests {
             assert_eq!(accepted, outcome);
             let call = operands(&fake)[0];
             assert_eq!((call.rax, call.rcx), (6, 0x20_0001));
+            // SAFETY: no memory is touched.
+            let accepted = unsafe { accept_page(&fake, 0x20_1000, PageSize::Small) };
+            assert_eq!(accepted, outcome);
+            let call = operands(&fake).pop().expect("a call");
+            assert_eq!((call.rax, call.rcx), (6, 0x20_1000));
         }
     }
 

@@ -333,6 +333,53 @@ mod tests {
         }
     }
 
+    /// Offsets and lengths by the specification's tables, not by the structures above.
+    const OFFSETS: [(&str, usize, usize); 22] = [
+        ("REPORTTYPE", 0, 4),
+        ("CPUSVN", 16, 16),
+        ("TEE_TCB_INFO_HASH", 32, 48),
+        ("TEE_INFO_HASH", 80, 48),
+        ("REPORTDATA", 128, 64),
+        ("MAC", 224, 32),
+        ("TEE_TCB_INFO.VALID", 256, 8),
+        ("TEE_TCB_SVN", 264, 16),
+        ("MRSEAM", 280, 48),
+        ("MRSIGNERSEAM", 328, 48),
+        ("SEAMATTRIBUTES", 376, 8),
+        ("TDATTRIBUTES", 512, 8),
+        ("XFAM", 520, 8),
+        ("MRTD", 528, 48),
+        ("MRCONFIGID", 576, 48),
+        ("MROWNER", 624, 48),
+        ("MROWNERCONFIG", 672, 48),
+        ("RTMR0", 720, 48),
+        ("RTMR1", 768, 48),
+        ("RTMR2", 816, 48),
+        ("RTMR3", 864, 48),
+        ("SERVTD_HASH", 912, 48),
+    ];
+
+    #[test]
+    fn a_request_for_a_quote_carries_a_genuine_report_where_hosts_read_it() {
+        let Some(folder) = vectors() else { return };
+        for name in ["gc-reporttype1", "ita-aztdx", "kinvolk-hcl"] {
+            let mut request = Vec::from(quote::request_header());
+            request.extend(report(&folder, name).as_bytes());
+            // Version, status, length in, length out (QEMU's `tdx_get_quote_header`); then the report.
+            assert_eq!(request[..8], 1u64.to_le_bytes());
+            assert_eq!(request[8..16], 0u64.to_le_bytes());
+            assert_eq!(request[16..20], 1024u32.to_le_bytes());
+            assert_eq!(request[20..24], 0u32.to_le_bytes());
+            assert_eq!(request.len(), 24 + 1024);
+            let description = fs::read_to_string(folder.join(format!("tdreports/{name}.json")))
+                .expect("a description");
+            for (key, offset, length) in OFFSETS {
+                let bytes = &request[24 + offset..][..length];
+                assert_eq!(bytes, field(&description, key), "{key} of {name}");
+            }
+        }
+    }
+
     #[test]
     fn a_genuine_quote_matches_the_report_of_its_td_only() {
         let Some(folder) = vectors() else { return };

@@ -71,6 +71,9 @@ fn ranges_are_checked_one_by_one() {
             (UNACCEPTED, 0x407, 0, 0x1000),
             HobError::Attributes(0x407),
         ),
+        (0, (UNACCEPTED, 3, 0, 0x1000), HobError::Attributes(3)),
+        (0, (UNACCEPTED, 0, 0, 0x1000), HobError::Attributes(0)),
+        (0, (8, 7, 0, 0x1000), HobError::Resource(8)),
         (0, (UNACCEPTED, 7, 0, 0), HobError::Range(span(0, 0))),
         (
             0,
@@ -113,6 +116,21 @@ fn ranges_are_checked_one_by_one() {
             HobError::Order(span(HOB_END, 0x1000)),
         ),
         (
+            2,
+            (UNACCEPTED, 7, layout::TD_HOB, 0x1000),
+            HobError::Order(span(layout::TD_HOB, 0x1000)),
+        ),
+        (
+            2,
+            (SYSTEM_MEMORY, 7, HOB_END, 0x1000),
+            HobError::Present(span(HOB_END, 0x1000)),
+        ),
+        (
+            1,
+            (SYSTEM_MEMORY, 7, layout::TD_HOB, 0x3000),
+            HobError::Present(span(layout::TD_HOB, 0x3000)),
+        ),
+        (
             0,
             (SYSTEM_MEMORY, 7, 0, layout::TD_HOB),
             HobError::Present(span(0, layout::TD_HOB)),
@@ -132,6 +150,22 @@ fn ranges_are_checked_one_by_one() {
             (UNACCEPTED, 7, layout::IMAGE_END - 0x1000, 0x1000),
             HobError::Misplaced(span(layout::IMAGE_END - 0x1000, 0x1000)),
         ),
+        // The PCI window, the I/O APIC, the local APIC.
+        (
+            3,
+            (UNACCEPTED, 7, layout::DEVICES, 0x1000),
+            HobError::Misplaced(span(layout::DEVICES, 0x1000)),
+        ),
+        (
+            3,
+            (UNACCEPTED, 7, 0xfec0_0000, 0x1000),
+            HobError::Misplaced(span(0xfec0_0000, 0x1000)),
+        ),
+        (
+            3,
+            (UNACCEPTED, 7, 0xfee0_0000, 0x1000),
+            HobError::Misplaced(span(0xfee0_0000, 0x1000)),
+        ),
         (
             3,
             (UNACCEPTED, 7, 0xb000_0000, 0x1000_1000),
@@ -144,6 +178,19 @@ fn ranges_are_checked_one_by_one() {
         ),
     ] {
         assert_eq!(with(index, resource), Err(error), "{resource:x?}");
+    }
+}
+
+#[test]
+fn the_limits_themselves_are_within() {
+    for (index, resource) in [
+        // Up to the devices; from the image's end to the last private address; no RAM below the block.
+        (2, (UNACCEPTED, 7, HOB_END, layout::DEVICES - HOB_END)),
+        (3, (UNACCEPTED, 7, (1 << 47) - 0x1000, 0x1000)),
+        (3, (UNACCEPTED, 7, layout::IMAGE_END, RAM_MAX - 0x8000_0000)),
+        (0, (UNACCEPTED, 7, layout::TD_HOB - 0x1000, 0x1000)),
+    ] {
+        assert!(with(index, resource).is_ok(), "{resource:x?}");
     }
 }
 
@@ -164,16 +211,23 @@ fn the_list_has_one_form() {
         changed[at..at + bytes.len()].copy_from_slice(bytes);
         parse_48(&changed)
     };
-    for (at, bytes) in [(0, [2, 0]), (2, [48, 0]), (8, [8, 0])] {
+    for (at, bytes) in [
+        (0, [2, 0]),
+        (0, [3, 0]),
+        (0, [0xff, 0xff]),
+        (2, [48, 0]),
+        (2, [64, 0]),
+        (8, [8, 0]),
+        (8, [10, 0]),
+        (10, [1, 0]),
+    ] {
         assert_eq!(changed(at, &bytes), Err(HobError::Start), "byte {at}");
     }
-    assert_eq!(
-        changed(56, &[4, 0]),
-        Err(HobError::Block {
-            kind: 4,
-            length: 48
-        })
-    );
+    // A second information table, memory allocation, a GUID extension, a CPU, a firmware volume, nothing.
+    for kind in [1u16, 2, 4, 5, 6, 7, 9, 0xfffe] {
+        let error = HobError::Block { kind, length: 48 };
+        assert_eq!(changed(56, &kind.to_le_bytes()), Err(error));
+    }
     for length in [0u16, 8, 47, 49, 8184, u16::MAX] {
         let error = HobError::Block { kind: 3, length };
         assert_eq!(changed(58, &length.to_le_bytes()), Err(error));

@@ -74,6 +74,14 @@ fn calls_are_encoded_as_the_specification_says() {
         let host = willing(0);
         assert_eq!(call(&host, register), Ok(0));
         assert_eq!(only_call(&host), [0xfc00, 0, r11, r12, r13, r14, r15]);
+        // What the host or the module refuses is not taken for done.
+        for status in [1 << 63, 1 << 63 | 1, 1 << 63 | 2, 1 << 63 | 3, 7] {
+            let unwilling = Fake::host(move |registers| registers.r10 = status);
+            assert!(call(&unwilling, register).is_err(), "{r11}, {status:#x}");
+        }
+        let module = Fake::new(|_| Status(0xc000_0100_0000_0001));
+        let error = HostError::Module(0xc000_0100);
+        assert_eq!(call(&module, register), Err(error), "{r11}");
     }
 }
 
