@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::UNIX_EPOCH;
 
 use attestation::challenge::{Answer, Challenge, EXPORTER_LABEL, Purpose, Role, tree};
 use attestation::claims::Model;
@@ -272,6 +273,9 @@ fn an_honest_domain_is_asked_after_it_has_proved_itself() {
         let proof = session.proof().unwrap();
         assert_eq!(proof.evidence.claims, server.domain.claims);
         assert_eq!(proof.validity, (domain::NOW - 60, domain::NOW + 600));
+        // After two thirds of ten minutes, and before the end.
+        let renewal = proof.renewal().duration_since(UNIX_EPOCH).unwrap();
+        assert_eq!(renewal.as_secs(), domain::NOW + 600 - 165);
         let response = session.request(&Request::get("/health")).unwrap();
         assert_eq!(response.status(), 200);
         assert_eq!(server.requests().last().unwrap(), "GET /health HTTP/1.1");

@@ -8,6 +8,11 @@ const MONTHS: [&str; 12] = [
 /// A day.
 pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// Seconds since 1970.
+pub fn now() -> u64 {
+    seconds(SystemTime::now())
+}
+
 /// Today, in UTC and by ISO 8601.
 pub fn today() -> String {
     let [date, _] = dates(SystemTime::now());
@@ -16,14 +21,16 @@ pub fn today() -> String {
 
 /// A day as programs write it: ISO 8601 and the C compiler's `__DATE__`.
 pub fn dates(time: SystemTime) -> [String; 2] {
-    let days = time
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs() / DAY.as_secs());
-    let (year, month, day) = civil(days);
+    let (year, month, day) = civil(seconds(time) / DAY.as_secs());
     [
         format!("{year:04}-{month:02}-{day:02}"),
         format!("{} {day:2} {year:04}", MONTHS[month as usize - 1]),
     ]
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 /// Year, month and day of the Gregorian calendar, `days` after 1970-01-01.

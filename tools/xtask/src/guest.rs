@@ -39,6 +39,8 @@ pub struct Setup<'a> {
     pub config: Option<&'a str>,
     /// Where that makes it listen.
     pub port: u16,
+    /// The loopback port that leads there; None: a free one.
+    pub forward: Option<u16>,
     pub cpus: u32,
     /// None: what `vitrine run` thinks the model needs.
     pub memory_mib: Option<u32>,
@@ -61,6 +63,7 @@ impl<'a> Setup<'a> {
             model,
             config: None,
             port: GUEST_PORT,
+            forward: None,
             cpus,
             memory_mib: None,
             vsock: None,
@@ -102,7 +105,7 @@ impl Guest {
             .prefix("vitrine-")
             .tempdir()
             .context("create a temporary directory")?;
-        let port = free_port()?;
+        let port = setup.forward.map_or_else(free_port, Ok)?;
         let mut command = Command::new(setup.vitrine);
         command
             .args(["run", "--json", "--backend", setup.backend])
@@ -155,6 +158,11 @@ impl Guest {
             host: "127.0.0.1".into(),
             port: self.port,
         }
+    }
+
+    /// Ends it.
+    pub fn stop(&mut self) {
+        self.process.stop();
     }
 
     /// The process of `vitrine run`, of which all others of the machine are descendants.

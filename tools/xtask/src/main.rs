@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod adversary;
 mod boot;
 mod calendar;
 mod demo;
@@ -57,6 +58,8 @@ enum Command {
     Sources,
     /// Build a program that verifies and nothing else; print its size and its packages
     Verifier,
+    #[command(hide = true)]
+    Adversary(adversary::Arguments),
     /// Format the sources of every workspace
     Fmt {
         /// Fail where they are not formatted instead
@@ -113,6 +116,7 @@ fn run(command: &Command) -> Result<()> {
             Ok(())
         }
         Command::Verifier => verifier::run(&workspace),
+        Command::Adversary(arguments) => adversary::run(arguments),
         Command::Fmt { check } => lint::format(&workspace, *check),
         Command::Deny => deny::run(&workspace),
         Command::Lint => {

@@ -21,8 +21,10 @@ pub enum Program {
     Curl,
     /// Speaks TLS; an implementation we did not write.
     OpenSsl,
-    /// Runs `tokenizers`; an implementation we did not write.
+    /// Runs `tokenizers` and OpenAI's client; implementations we did not write.
     Python,
+    /// Shows pages as a person sees them.
+    Chromium,
     /// Makes a Debian system in a folder.
     Debootstrap,
     /// A TDVF image we did not make.
@@ -40,6 +42,7 @@ pub const ORACLES: &[Program] = &[
     Program::Curl,
     Program::OpenSsl,
     Program::Python,
+    Program::Chromium,
     Program::Ovmf,
     Program::Minisign,
 ];
@@ -57,6 +60,7 @@ impl Program {
             Self::Curl => "curl",
             Self::OpenSsl => "openssl",
             Self::Python => "python3",
+            Self::Chromium => "chromium",
             Self::Debootstrap => "debootstrap",
             Self::Ovmf => "/usr/share/ovmf/OVMF.fd",
             Self::Minisign => "minisign",
@@ -88,6 +92,7 @@ impl Program {
             Self::Curl => "curl",
             Self::OpenSsl => "openssl",
             Self::Python => "python3-venv",
+            Self::Chromium => "chromium",
             Self::Debootstrap => "debootstrap",
             Self::Ovmf => "ovmf",
             Self::Minisign => "minisign",

@@ -123,7 +123,7 @@ fn folder(workspace: &Workspace) -> PathBuf {
 }
 
 /// The manifest of what is here.
-fn describe(workspace: &Workspace, image: &Image, tcb: &tcb::Tcb) -> Result<Manifest> {
+pub fn describe(workspace: &Workspace, image: &Image, tcb: &tcb::Tcb) -> Result<Manifest> {
     let model = models::demonstration(workspace)?;
     let mut vitrine = std::process::Command::new(tools::vitrine(workspace)?);
     vitrine.arg("measure").arg(&image.path);

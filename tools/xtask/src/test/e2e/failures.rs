@@ -102,7 +102,7 @@ fn fails_clearly(fault: &Fault, world: &World) -> Result<()> {
         config: fault.config,
         memory_mib: Some(fault.memory_mib),
         accelerator: "tcg",
-        ..Setup::new(&world.vitrine, &world.image, model.as_deref(), 2)
+        ..Setup::new(&world.vitrine, &world.image.path, model.as_deref(), 2)
     })?;
     let reason = guest.wait_failed(READY)?;
     let lower = reason.to_lowercase();

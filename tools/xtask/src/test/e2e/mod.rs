@@ -3,11 +3,16 @@
 //! A scenario is one machine and what is checked on it. Every guest is a child process that ends with its scenario; every wait has
 //! a limit.
 
+mod adversary;
 mod answers;
+mod attacks;
+mod endpoint;
 mod failures;
 mod hostile;
 mod http;
 mod ovmf;
+mod pins;
+mod proxy;
 mod tls;
 mod trust_domain;
 
@@ -15,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use measurements::Manifest;
 use serde::Deserialize;
 use synthesis::Mix;
 use tempfile::TempDir;
@@ -22,10 +28,12 @@ use tempfile::TempDir;
 use super::Suite;
 use crate::failure::{Context as _, Failure, Result, ensure};
 use crate::guest::{Guest, Ready, Setup};
-use crate::image_step;
+use crate::image_step::{self, Image};
 use crate::models;
 use crate::packages::exists;
 use crate::process;
+use crate::release;
+use crate::tcb;
 use crate::tools;
 use crate::workspace::Workspace;
 
@@ -39,7 +47,7 @@ pub struct World {
     workspace: Workspace,
     vitrine: PathBuf,
     vsock_device: PathBuf,
-    image: PathBuf,
+    image: Image,
     directory: TempDir,
 }
 
@@ -230,7 +238,9 @@ pub fn run(suite: &mut Suite, workspace: &Workspace) {
         | failures::wanted(suite)
         | hostile::wanted(suite)
         | ovmf::wanted(suite)
-        | trust_domain::wanted(suite);
+        | trust_domain::wanted(suite)
+        | proxy::wanted(suite)
+        | attacks::wanted(suite);
     if !wanted {
         return;
     }
@@ -245,13 +255,15 @@ pub fn run(suite: &mut Suite, workspace: &Workspace) {
     hostile::run(suite, &world);
     ovmf::run(suite, &world);
     trust_domain::run(suite, &world);
+    proxy::run(suite, &world);
+    attacks::run(suite, &world);
 }
 
 impl World {
     fn new(workspace: &Workspace) -> Result<Self> {
         Ok(Self {
             workspace: workspace.clone(),
-            image: image_step::build(workspace)?.path,
+            image: image_step::build(workspace)?,
             vitrine: tools::vitrine(workspace)?,
             vsock_device: tools::vsock_device(workspace)?,
             directory: TempDir::with_prefix("vitrine-test-").context("create a directory")?,
@@ -265,6 +277,15 @@ impl World {
             models::tiny(&path, mix)?;
         }
         Ok(path)
+    }
+
+    /// What would be published of the image.
+    fn manifest(&self) -> Result<Manifest> {
+        release::describe(
+            &self.workspace,
+            &self.image,
+            &tcb::recorded(&self.workspace)?,
+        )
     }
 
     /// The `vitrine` program.
@@ -308,7 +329,7 @@ impl Scenario {
             return;
         }
         let started = world.model(self.mix).and_then(|model| {
-            let mut setup = Setup::new(&world.vitrine, &world.image, Some(&model), 2);
+            let mut setup = Setup::new(&world.vitrine, &world.image.path, Some(&model), 2);
             // The slowest machine is the one everybody has; its processor has AVX2 and no AVX-512.
             setup.accelerator = "tcg";
             (self.adjust)(&mut setup, world);

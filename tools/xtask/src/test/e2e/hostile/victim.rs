@@ -81,7 +81,7 @@ impl Victim {
             "--image",
         ]);
         command
-            .arg(&world.image)
+            .arg(&world.image.path)
             .arg("--disk")
             .arg(format!("model={}", model.display()));
         command
