@@ -2,7 +2,7 @@
 //!
 //! Every attack is a row of the [`catalogue`], named, with one expected [`Outcome`]. The devices and the core ask [`Host::strikes`] at each
 //! occasion, in the code that an attack would subvert; an honest host never strikes. A row's schedule counts occasions, not time, so that a
-//! run repeats; a seed picks rows and schedules of its own.
+//! run repeats; a seed picks rows and schedules of its own. [`Host::behave`] ends all of it, [`Host::attack`] begins it again.
 
 mod catalogue;
 mod interrupts;
