@@ -33,7 +33,8 @@ pub const TIMER_VECTOR: u8 = 0x20;
 pub const WAKE_VECTOR: u8 = 0x21;
 /// The vector of devices' message-signalled interrupts: it ends a [`wait`], nothing else.
 pub const DEVICE_VECTOR: u8 = 0x22;
-/// The local APIC's answer when an interrupt vanished before it was delivered. Must not be acknowledged.
+/// The local APIC's answer when an interrupt vanished before it was delivered. That need not be acknowledged, but a host can send this vector as
+/// an ordinary interrupt, which without it would keep out all others. Handlers do not nest, so an acknowledgement too many ends nothing.
 pub const SPURIOUS_VECTOR: u8 = 0xff;
 
 const NMI: u64 = 2;
@@ -110,11 +111,7 @@ extern "sysv64" fn handle(frame: &Frame) {
             STOPPED.fetch_add(1, Ordering::SeqCst);
             fatal::halt()
         }
-        FIRST_EXTERNAL.. => {
-            if frame.vector != u64::from(SPURIOUS_VECTOR) {
-                apic::acknowledge();
-            }
-        }
+        FIRST_EXTERNAL.. => apic::acknowledge(),
         _ => report(frame),
     }
 }

@@ -127,6 +127,8 @@ pub enum Attack {
     InterruptRepeated,
     /// Sends interrupts nobody asked for, of every vector from 32 on.
     InterruptSpurious,
+    /// Sends the highest vector, which is the APIC's own for spurious interrupts, as an ordinary interrupt.
+    InterruptHighest,
     /// Shows functions of every kind everywhere on the bus.
     GhostFunctions,
     /// The clock shows nonsense.
@@ -340,6 +342,7 @@ static CATALOGUE: &[Row] = {
         row("interrupts-never", A::InterruptLost, Platform, ALWAYS, Continue),
         row("interrupts-repeated", A::InterruptRepeated, Platform, ALWAYS, Continue),
         row("interrupts-spurious", A::InterruptSpurious, Platform, ALWAYS, Continue),
+        row("interrupts-highest", A::InterruptHighest, Platform, ALWAYS, Continue),
         alone(row("pci-ghost-functions", A::GhostFunctions, Platform, ALWAYS, Continue)),
         row("clock-nonsense", A::ClockNonsense, Platform, ALWAYS, Continue),
         row("memory-present", A::MemoryPresent, Launch, ALWAYS, Stop(&["memory present that nobody asked for"])),

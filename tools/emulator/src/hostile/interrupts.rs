@@ -9,6 +9,8 @@ use crate::bus::Interrupts;
 const REPEATED: usize = 4;
 /// The first vector that is not an exception's.
 const FIRST_VECTOR: u64 = 32;
+/// The vector before which all others have to wait. Many systems take it for the APIC's own and do not acknowledge it.
+const LAST_VECTOR: u32 = 255;
 
 /// Passes interrupts on, or does not.
 pub struct TamperedInterrupts {
@@ -33,6 +35,9 @@ impl Interrupts for TamperedInterrupts {
         if strikes(Attack::InterruptSpurious) {
             let vector = FIRST_VECTOR + self.host.below(256 - FIRST_VECTOR);
             self.inner.msi(address, vector as u32);
+        }
+        if strikes(Attack::InterruptHighest) {
+            self.inner.msi(address, LAST_VECTOR);
         }
     }
 }
