@@ -3,7 +3,8 @@
 //!
 //! Sensitive is what a hypervisor, a TDX module or the TD emulator may answer differently from a processor: privileged instructions, those
 //! that read or store system state without being privileged, and those that raise #VE or #GP in a TD. Both programs are decoded from one
-//! symbol to the next, so that a label in assembly starts afresh. A site that is not listed fails, and so does a listed one that is gone.
+//! symbol to the next, so that a label in assembly starts afresh. A site that is not listed fails, and so does a listed one that is gone. One rule
+//! is checked beyond the list: interrupts are enabled right before a halt and nowhere else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,7 +12,7 @@ use std::fs;
 use iced_x86::{Code as Opcode, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 use serde::Deserialize;
 
-use crate::failure::{Context, Result, ensure};
+use crate::failure::{Context, Failure, Result, ensure};
 use crate::image_step::Image;
 use crate::symbols::Program;
 use crate::workspace::Workspace;
@@ -34,7 +35,7 @@ struct Safe {
     sites: Vec<String>,
 }
 
-/// Fails with every site that is not listed, and every listed one that is not there.
+/// Fails with every site that is not listed, every listed one that is not there, and every STI that is not right before a halt.
 pub fn check(workspace: &Workspace, image: &Image) -> Result<()> {
     let list = read(workspace)?;
     let found = sites(image, &list)?;
@@ -116,6 +117,11 @@ fn sites(image: &Image, list: &List) -> Result<BTreeSet<String>> {
                 for instruction in sensitive(bytes, from, width) {
                     sites.insert(format!("{key}: {instruction}"));
                 }
+                if let Some(address) = stray_interrupt_window(bytes, from, width) {
+                    return Err(Failure::new(format!(
+                        "{key} enables interrupts at {address:#x} before something that is no halt: one that comes there is lost"
+                    )));
+                }
             }
         }
     }
@@ -157,6 +163,21 @@ fn sensitive(bytes: &[u8], address: u64, width: u32) -> BTreeSet<String> {
         }
     }
     found
+}
+
+/// The first STI whose next instruction is neither HLT nor TDCALL. Behind STI the processor takes no interrupt for one instruction, so in front
+/// of a halt it opens no window in which a wake-up could be taken and lost.
+fn stray_interrupt_window(bytes: &[u8], address: u64, width: u32) -> Option<u64> {
+    let decoder = Decoder::with_ip(width, bytes, address, DecoderOptions::NONE);
+    let mut instructions = decoder.into_iter().peekable();
+    while let Some(instruction) = instructions.next() {
+        let halts =
+            |next: &Instruction| matches!(next.mnemonic(), Mnemonic::Hlt | Mnemonic::Tdcall);
+        if instruction.mnemonic() == Mnemonic::Sti && !instructions.peek().is_some_and(halts) {
+            return Some(instruction.ip());
+        }
+    }
+    None
 }
 
 /// What a sensitive instruction is called in the list; `None` for one that is the same everywhere.
@@ -265,6 +286,17 @@ mod tests {
 
     fn names(bytes: &[u8], width: u32) -> Vec<String> {
         sensitive(bytes, 0x1000, width).into_iter().collect()
+    }
+
+    #[test]
+    fn interrupts_are_enabled_right_before_a_halt_only() {
+        let stray = |bytes: &[u8]| stray_interrupt_window(bytes, 0x1000, 64);
+        assert_eq!(stray(&[0x90, 0xfb, 0xf4, 0xfa]), None);
+        assert_eq!(stray(&[0xfb, 0x66, 0x0f, 0x01, 0xcc, 0xfa]), None);
+        // With a NOP between; at the end of a symbol; one of two.
+        assert_eq!(stray(&[0x90, 0xfb, 0x90, 0xf4]), Some(0x1001));
+        assert_eq!(stray(&[0xfb]), Some(0x1000));
+        assert_eq!(stray(&[0xfb, 0xf4, 0xfb, 0xfa]), Some(0x1002));
     }
 
     #[test]

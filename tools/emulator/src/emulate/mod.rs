@@ -6,6 +6,9 @@ mod sensitive;
 mod touch;
 mod transfer;
 
+use std::thread;
+use std::time::Duration;
+
 pub use touch::touched;
 
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
@@ -13,6 +16,7 @@ use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register}
 use crate::cpu::{Cpu, Mode, VeInfo, gpr};
 use crate::cpuid;
 use crate::event::{Access, Death, Event, Exception, vector};
+use crate::hostile::{Attack, Target};
 use crate::module;
 use crate::msr;
 use crate::paging::View;
@@ -58,6 +62,8 @@ struct Step<'a> {
     instruction: Instruction,
 }
 
+/// How often a stopped processor looks for an interrupt.
+const LOOK: Duration = Duration::from_micros(100);
 /// The longest instruction.
 const MAX_LENGTH: usize = 15;
 const TDCALL: [u8; 4] = [0x66, 0x0f, 0x01, 0xcc];
@@ -130,6 +136,21 @@ pub fn text(instruction: &Instruction) -> String {
 }
 
 impl Step<'_> {
+    /// Where a hostile host stops a processor until an interrupt has come for it: a TD that takes the interrupt before its halt, and not to end
+    /// the halt, never wakes again.
+    fn stop_before_halt(&self) {
+        let host = &self.td.host;
+        let strikes =
+            || host.is_hostile() && host.strikes(Attack::InterruptBeforeHalt, Target::Launch);
+        if self.cpu.interrupts || !strikes() {
+            return;
+        }
+        let apic = &self.td.apics.0[self.cpu.index as usize];
+        while apic.deliverable().is_none() && !apic.was_posted() && !self.td.is_ending() {
+            thread::sleep(LOOK);
+        }
+    }
+
     fn execute(&mut self, fault: Exception) -> Result<Effect, Event> {
         use Mnemonic as M;
         match self.instruction.mnemonic() {
@@ -141,6 +162,7 @@ impl Step<'_> {
                 Ok(Effect::Continue)
             }
             M::Sti => {
+                self.stop_before_halt();
                 self.cpu.interrupt_shadow = !self.cpu.interrupts;
                 self.cpu.interrupts = true;
                 Ok(Effect::Continue)

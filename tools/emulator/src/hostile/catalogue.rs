@@ -163,6 +163,8 @@ pub enum Attack {
     ConversionRefused,
     /// Halting returns at once.
     HaltReturns,
+    /// Stops a processor behind its last look for work, where it enables interrupts to halt, until an interrupt has come for it.
+    InterruptBeforeHalt,
     /// The host's CPUID gives random answers.
     CpuidRandom,
     /// A quote takes long.
@@ -360,6 +362,7 @@ static CATALOGUE: &[Row] = {
         row("conversion-turns-back", A::ConversionTurnsBack, Launch, ALWAYS, Stop(NOT_SHARED)),
         row("conversion-refused", A::ConversionRefused, Launch, ALWAYS, Stop(&["calls an operand invalid"])),
         row("halt-returns", A::HaltReturns, Launch, 0..20_000, Continue),
+        alone(row("interrupts-before-halt", A::InterruptBeforeHalt, Launch, ALWAYS, Continue)),
         row("cpuid-random", A::CpuidRandom, Launch, ALWAYS, Continue),
         row("quote-late", A::QuoteLate, Launch, ALWAYS, Continue),
         row("quote-never", A::QuoteNever, Launch, ALWAYS, Unattested(&[])),
