@@ -8,6 +8,10 @@ demo *arguments:
 test *arguments:
     cargo xtask test {{arguments}}
 
+# Measure what protection costs
+bench *arguments:
+    cargo xtask bench {{arguments}}
+
 # Build vitrine.fd
 image:
     cargo xtask image

@@ -94,6 +94,7 @@ pub struct Td {
     identity: Mutex<Identity>,
     fields: Mutex<Writable>,
     faults: AtomicU64,
+    host_calls: AtomicU64,
     ending: AtomicBool,
     end: OnceLock<End>,
     flush: Flush,
@@ -139,6 +140,7 @@ impl Td {
             identity: Mutex::new(identity),
             fields: Mutex::new(Writable::default()),
             faults: AtomicU64::new(0),
+            host_calls: AtomicU64::new(0),
             ending: AtomicBool::new(false),
             end: OnceLock::new(),
             flush: Flush {
@@ -171,6 +173,16 @@ impl Td {
         if count < MAX_FAULTS {
             self.trace.note(vcpu, &report());
         }
+    }
+
+    /// Counts a call to the host (TDVMCALL): what is an exit on hardware too.
+    pub fn count_host_call(&self) {
+        self.host_calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many calls to the host there were.
+    pub fn host_calls(&self) -> u64 {
+        self.host_calls.load(Ordering::Relaxed)
     }
 
     /// Ends the TD. The first reason counts.

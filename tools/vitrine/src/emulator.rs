@@ -18,7 +18,7 @@ use emulator::symbols::Symbols;
 use emulator::td::{End, Parameters};
 use emulator::trace::{Sink, Trace};
 use serde::Serialize;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use crate::failure::Failure;
@@ -31,7 +31,8 @@ const VSOCK_CID: u32 = 3;
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 The TD's console goes to stdout; the emulator's own words go to stderr. What would end a real TD ends this one, with the rule \
-named. Quotes are signed under a test root, which --pki keeps for `vitrine verify --test-root`.
+named. Quotes are signed under a test root, which --pki keeps for `vitrine verify --test-root`. SIGQUIT makes it print on \
+stderr, as one JSON object, how often the TD has called the host.
 
 A hostile host behaves from SIGUSR2 on, and attacks again from SIGUSR1 on; one that only withholds something waits for SIGUSR1.
 
@@ -203,9 +204,9 @@ fn board(
     Board::new(options, shared, interrupts, Box::new(stdout()), host)
 }
 
-/// Ends the TD when someone asks this program to end; tells a hostile host when to attack.
+/// Ends the TD when someone asks this program to end; tells a hostile host when to attack; and tells how often the TD called the host.
 fn obey_signals(machine: &Machine) -> Result<(), Failure> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2])
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2])
         .map_err(|error| Failure::new(format!("cannot watch signals: {error}")))?;
     let td = machine.td().clone();
     thread::spawn(move || {
@@ -213,11 +214,27 @@ fn obey_signals(machine: &Machine) -> Result<(), Failure> {
             match signal {
                 SIGUSR1 => td.host.attack(),
                 SIGUSR2 => td.host.behave(),
+                SIGQUIT => {
+                    let running = Running {
+                        event: "running",
+                        host_calls: td.host_calls(),
+                        huge_pages: td.memory.huge_pages(),
+                    };
+                    eprintln!("{}", serde_json::json!(running));
+                }
                 _ => td.finish(End::Stopped),
             }
         }
     });
     Ok(())
+}
+
+/// What a running TD's emulator says when asked.
+#[derive(Serialize)]
+struct Running {
+    event: &'static str,
+    host_calls: u64,
+    huge_pages: u64,
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {

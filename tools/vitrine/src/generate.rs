@@ -3,6 +3,7 @@
 
 mod answer;
 mod logits;
+mod memory;
 
 use std::num::ParseIntError;
 use std::path::PathBuf;
@@ -21,7 +22,7 @@ use crate::sampling::Sampling;
 #[command(after_help = "\
 Defaults are the server's: temperature 1, thinking allowed, as many tokens as the context holds; but the seed is 0.
 
---json prints {\"tokens\": [...], \"text\": ..., \"finish_reason\": ..., \"prompt_tokens\": N, timings}.
+--json prints {\"tokens\": [...], \"text\": ..., \"finish_reason\": ..., \"prompt_tokens\": N, timings, memory}.
 --logits prints {\"logits\": [[...], ...], \"tokens\": [...]}: row 0 follows the prompt, row i the prompt and i more tokens, those \
 of --force first; tokens[i] is the likeliest in row i, and what follows once --force is used up. Without --max-tokens there is \
 one row more than forced tokens.
@@ -59,6 +60,12 @@ pub struct Args {
     /// How keys and values are stored: f16 or q8_0
     #[arg(long, value_name = "FORMAT", default_value = "f16", value_parser = parse_kv)]
     kv: KvFormat,
+    /// Go on where the model ends its answer, up to --max-tokens
+    #[arg(long, conflicts_with = "logits")]
+    ignore_eos: bool,
+    /// Compute this many equal answers together, as a busy server does
+    #[arg(long, value_name = "N", conflicts_with = "logits", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    streams: u16,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -102,6 +109,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         .map_err(|error| Failure::usage(format!("{}: {error}", args.model.display())))?;
     let prompt = prompt(args, &model);
     let mut options = args.host.engine_options(args.kv);
+    options.max_sequences = args.streams.into();
     // Memory for no more keys and values than there can be.
     if let Some(tokens) = args.new_tokens() {
         options.context = options.context.min(prompt.len().saturating_add(tokens));

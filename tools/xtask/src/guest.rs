@@ -10,6 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use client::{Address, Client, Options, Trust};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde::Deserialize;
 use tempfile::TempDir;
 
@@ -83,6 +85,15 @@ pub struct Ready {
     pub vcpus: u32,
     /// From reset to ready, by the guest's clock.
     pub boot_ms: u64,
+}
+
+/// What the emulator counts of a running trust domain.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+pub struct Counters {
+    /// Calls to the host (TDVMCALL), of all CPUs.
+    pub host_calls: u64,
+    /// Pages of 2 MiB behind its memory.
+    pub huge_pages: u64,
 }
 
 /// A guest; ends with this value.
@@ -181,6 +192,26 @@ impl Guest {
             path: socket(&self.directory).display().to_string(),
             port: GUEST_PORT.into(),
         })
+    }
+
+    /// What the emulator around it counts, as of now.
+    pub fn counters(&mut self) -> Result<Counters> {
+        let told = |guest: &Self| -> Vec<Counters> {
+            guest
+                .lines()
+                .iter()
+                .filter_map(|line| counters(line))
+                .collect()
+        };
+        let before = told(self).len();
+        let emulator = child(self.process())?;
+        kill(Pid::from_raw(emulator), Signal::SIGUSR1).context("ask the emulator")?;
+        self.wait(
+            SOON,
+            "counted",
+            || {},
+            |guest| told(guest).into_iter().nth(before),
+        )
     }
 
     /// A client over TCP.
@@ -338,6 +369,24 @@ fn console(line: &str) -> Option<&str> {
     line.strip_prefix("guest | ")
 }
 
+/// What the emulator counts, if the line says so.
+fn counters(line: &str) -> Option<Counters> {
+    let object = line.find(r#"{"event":"running","#)?;
+    serde_json::from_str(&line[object..]).ok()
+}
+
+/// The one process that another one started.
+fn child(process: u32) -> Result<i32> {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).context("find the emulator")?;
+    let children =
+        tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok());
+    let children: String = children.collect();
+    let first = children.split_whitespace().next();
+    first
+        .and_then(|child| child.parse().ok())
+        .ok_or_else(|| Failure::new("there is no emulator"))
+}
+
 /// Why the guest cannot serve, if the line says so.
 fn failure(line: &str) -> Option<String> {
     console(line)?
@@ -357,6 +406,18 @@ mod tests {
         );
         assert_eq!(failure("qemu | vitrine: failed: no model"), None);
         assert_eq!(failure("guest | something else"), None);
+    }
+
+    #[test]
+    fn counters_are_a_line_of_the_emulator() {
+        assert_eq!(
+            counters(r#"qemu | {"event":"running","host_calls":7,"huge_pages":2}"#),
+            Some(Counters {
+                host_calls: 7,
+                huge_pages: 2
+            })
+        );
+        assert_eq!(counters(r#"qemu | {"event":"ended"}"#), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod adversary;
+mod bench;
 mod boot;
 mod calendar;
 mod demo;
@@ -47,6 +48,7 @@ enum Command {
     Demo(demo::Arguments),
     Boot(boot::Arguments),
     Test(test::Arguments),
+    Bench(bench::Arguments),
     Fuzz(fuzz::Arguments),
     Reproduce(reproduce::Arguments),
     Release(release::Arguments),
@@ -102,6 +104,7 @@ fn run(command: &Command) -> Result<()> {
         Command::Demo(arguments) => demo::run(&workspace, arguments),
         Command::Boot(arguments) => boot::run(&workspace, arguments),
         Command::Test(arguments) => test::run(&workspace, arguments),
+        Command::Bench(arguments) => bench::run(&workspace, arguments),
         Command::Fuzz(arguments) => fuzz::run(&workspace, arguments),
         Command::Reproduce(arguments) => reproduce::run(&workspace, arguments),
         Command::Instructions => instructions::print(&workspace, &image_step::build(&workspace)?),

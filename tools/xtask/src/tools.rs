@@ -29,6 +29,15 @@ pub fn vitrine(workspace: &Workspace) -> Result<PathBuf> {
     Ok(workspace.target.join("debug/vitrine"))
 }
 
+/// Builds `vitrine` as it is released, for measurements, and returns its path.
+pub fn fast_vitrine(workspace: &Workspace) -> Result<PathBuf> {
+    eprintln!("building vitrine with all optimisations");
+    let mut cargo = workspace.cargo();
+    cargo.args(["build", "--locked", "--release", "--package", "vitrine"]);
+    process::run(&mut cargo, BUILD)?;
+    Ok(workspace.target.join("release/vitrine"))
+}
+
 /// Installs vhost-device-vsock below the build directory, unless it is there, and returns its path.
 pub fn vsock_device(workspace: &Workspace) -> Result<PathBuf> {
     installed(workspace, VSOCK_DEVICE, VSOCK_DEVICE_VERSION)

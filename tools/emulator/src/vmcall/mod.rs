@@ -90,6 +90,7 @@ pub fn call(cpu: &mut Cpu, td: &Td) -> Result<Effect, Event> {
         );
         return Ok(Effect::Continue);
     }
+    td.count_host_call();
     let mut host = [0; 16];
     for (register, value) in cpu.registers.gpr.iter().enumerate() {
         if exposed & 1 << register != 0 {

@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use engine::{Engine, Event, FinishReason, Request, Usage};
+use engine::{Engine, Event, FinishReason, Request, SequenceId, Usage};
 use serde::Serialize;
 
+use super::memory::Memory;
 use super::{Args, Task};
 use crate::failure::Failure;
+use crate::host::HostWorkers;
 use crate::terminal;
 
 /// What `--json` prints.
@@ -19,10 +21,38 @@ struct Answer {
     completion_tokens: usize,
     isa: String,
     threads: usize,
-    /// From the request to its first token.
+    streams: usize,
+    /// From the request to the first token of every stream.
     ttft_ms: f64,
-    /// From the first token to the last.
+    /// From there to the last.
     decode_ms: f64,
+    memory: Memory,
+}
+
+/// One of the equal answers on its way.
+struct Stream {
+    id: SequenceId,
+    tokens: Vec<u32>,
+    text: String,
+    finished: Option<(FinishReason, Usage)>,
+}
+
+impl Stream {
+    /// Takes what has been computed since the last call; returns the text of it.
+    fn take(&mut self, engine: &mut Engine<'_, &HostWorkers>) -> String {
+        let mut new = String::new();
+        for event in engine.take_events(self.id) {
+            match event {
+                Event::Token { id, text, .. } => {
+                    self.tokens.push(id);
+                    new.push_str(&text);
+                }
+                Event::Finished { reason, usage } => self.finished = Some((reason, usage)),
+            }
+        }
+        self.text.push_str(&new);
+        new
+    }
 }
 
 /// Generates and prints.
@@ -40,45 +70,49 @@ pub fn print(args: &Args, task: Task<'_>) -> Result<(), Failure> {
         prompt,
         max_tokens: args.sampling.max_tokens.map_or(room, |n| n as usize),
         sampling: (&args.sampling).into(),
-        ignore_end: false,
+        ignore_end: args.ignore_eos,
     };
     let started = Instant::now();
-    let id = engine.submit(request).map_err(Failure::usage)?;
+    let mut streams = Vec::new();
+    for _ in 0..args.streams {
+        streams.push(Stream {
+            id: engine.submit(request.clone()).map_err(Failure::usage)?,
+            tokens: Vec::new(),
+            text: String::new(),
+            finished: None,
+        });
+    }
     let mut first = None;
-    let mut tokens = Vec::new();
-    let mut text = String::new();
-    let (reason, usage) = loop {
-        let working = engine.step();
-        let mut finished = None;
-        for event in engine.take_events(id) {
-            match event {
-                Event::Token {
-                    id, text: piece, ..
-                } => {
-                    first.get_or_insert_with(|| started.elapsed());
-                    tokens.push(id);
-                    if !args.json {
-                        terminal::show(&piece).map_err(|error| {
-                            Failure::new(format!("cannot write the answer: {error}"))
-                        })?;
-                    }
-                    text.push_str(&piece);
-                }
-                Event::Finished { reason, usage } => finished = Some((reason, usage)),
+    while streams.iter().any(|stream| stream.finished.is_none()) {
+        if !engine.step() {
+            return Err(Failure::new(
+                "the engine stopped before the answer was complete",
+            ));
+        }
+        for (index, stream) in streams.iter_mut().enumerate() {
+            let text = stream.take(&mut engine);
+            // The others' text is the same.
+            if index == 0 && !args.json {
+                terminal::show(&text)
+                    .map_err(|error| Failure::new(format!("cannot write the answer: {error}")))?;
             }
         }
-        match finished {
-            Some(finished) => break finished,
-            None if working => {}
-            None => {
-                return Err(Failure::new(
-                    "the engine stopped before the answer was complete",
-                ));
-            }
+        if first.is_none() && streams.iter().all(|stream| !stream.tokens.is_empty()) {
+            first = Some(started.elapsed());
         }
-    };
+    }
     let total = started.elapsed();
     let first = first.unwrap_or(total);
+    let count = streams.len();
+    let Some(Stream {
+        tokens,
+        text,
+        finished: Some((reason, usage)),
+        ..
+    }) = streams.into_iter().next()
+    else {
+        return Err(Failure::new("no answer was asked for"));
+    };
     report(&usage, first, total);
     if !args.json {
         println!();
@@ -95,8 +129,10 @@ pub fn print(args: &Args, task: Task<'_>) -> Result<(), Failure> {
         completion_tokens: usage.completion_tokens,
         isa: kernels.isa().to_string(),
         threads: engine::Workers::count(workers),
+        streams: count,
         ttft_ms: milliseconds(first),
         decode_ms: milliseconds(total - first),
+        memory: Memory::of_this_process()?,
     };
     println!("{}", serde_json::json!(answer));
     Ok(())

@@ -1,0 +1,38 @@
+//! `cargo xtask bench`: what protection costs, measured against the same engine without it.
+//!
+//! Both sides run on this machine, in turns, so that what else it does hits them alike; medians are compared. For numbers that mean something
+//! the machine must have nothing else to do.
+
+mod alone;
+mod latency;
+mod security_overhead;
+mod served;
+mod statistics;
+mod td_overhead;
+mod workload;
+
+use clap::Subcommand;
+
+use crate::failure::Result;
+use crate::workspace::Workspace;
+
+/// Measure what protection costs
+#[derive(clap::Args, Debug)]
+pub struct Arguments {
+    #[command(subcommand)]
+    benchmark: Benchmark,
+}
+
+#[derive(Subcommand, Debug)]
+enum Benchmark {
+    TdOverhead(td_overhead::Arguments),
+    SecurityOverhead(security_overhead::Arguments),
+}
+
+/// Runs the command.
+pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
+    match &arguments.benchmark {
+        Benchmark::TdOverhead(arguments) => td_overhead::run(workspace, arguments),
+        Benchmark::SecurityOverhead(arguments) => security_overhead::run(workspace, arguments),
+    }
+}

@@ -1,0 +1,202 @@
+//! What the rounds come to, for a person and for a program.
+
+use serde::Serialize;
+
+use super::super::latency::Latency;
+use super::super::statistics::Percentiles;
+use super::super::workload::Workload;
+use super::{Round, median};
+use crate::failure::{Result, ensure};
+
+/// Everything that was measured.
+#[derive(Serialize)]
+pub struct Report {
+    pub shape: String,
+    pub isa: String,
+    pub cpus: u32,
+    pub tokens: u32,
+    pub exit_cost_us: f64,
+    pub most_percent: f64,
+    pub layers: Vec<Layers>,
+    pub latencies: Vec<Latency>,
+    pub memory_encryption: &'static str,
+}
+
+/// The layers with one number of answers at a time. Speeds are of all answers together, medians of the rounds; shares are of the time that
+/// decoding takes in the emulated trust domain, medians of what they are in each round.
+#[derive(Clone, Debug, Serialize)]
+pub struct Layers {
+    pub streams: u32,
+    pub rounds: usize,
+    /// Tokens a second.
+    pub alone: f64,
+    pub emulated: f64,
+    pub tls: f64,
+    pub attested: f64,
+    /// Of the time of the engine alone.
+    pub emulator_percent: f64,
+    pub tls_percent: f64,
+    pub attestation_percent: f64,
+    pub host_calls_per_token: f64,
+    pub host_calls_percent: f64,
+    /// TLS, attestation and calls to the host.
+    pub ours_percent: f64,
+}
+
+impl Layers {
+    /// Judges rounds.
+    pub fn new(streams: u32, workload: &Workload, exit_cost_us: f64, rounds: Vec<Round>) -> Self {
+        let of = |value: &dyn Fn(&Round) -> f64| {
+            let values: Vec<f64> = rounds.iter().map(value).collect();
+            median(&values)
+        };
+        let speed = |seconds: &dyn Fn(&Round) -> f64| {
+            let tokens = workload.steps() * f64::from(streams);
+            of(&|round| tokens / seconds(round))
+        };
+        let share =
+            |part: &dyn Fn(&Round) -> f64| of(&|round| part(round) / round.emulated * 100.0);
+        let calls = |round: &Round| round.host_calls * exit_cost_us / 1e6;
+        Self {
+            streams,
+            rounds: rounds.len(),
+            alone: speed(&|round| round.alone),
+            emulated: speed(&|round| round.emulated),
+            tls: speed(&|round| round.tls),
+            attested: speed(&|round| round.attested),
+            emulator_percent: of(&|round| (round.emulated - round.alone) / round.alone * 100.0),
+            tls_percent: share(&|round| round.tls - round.emulated),
+            attestation_percent: share(&|round| round.attested - round.tls),
+            host_calls_per_token: of(&|round| {
+                round.host_calls / f64::from(streams * workload.tokens)
+            }),
+            host_calls_percent: share(&calls),
+            ours_percent: share(&|round| round.attested - round.emulated + calls(round)),
+        }
+    }
+}
+
+impl Report {
+    /// Prints the tables.
+    pub fn print(&self, json: bool) -> Result<()> {
+        let text = self.for_a_person();
+        if json {
+            eprintln!("{text}");
+            println!("{}", serde_json::to_string(self)?);
+        } else {
+            println!("{text}");
+        }
+        Ok(())
+    }
+
+    /// Fails if too much is ours.
+    pub fn judge(&self) -> Result<()> {
+        for layers in &self.layers {
+            ensure!(
+                layers.ours_percent <= self.most_percent,
+                "with {} streams {:.2} % of decode is ours, {} % may be",
+                layers.streams,
+                layers.ours_percent,
+                self.most_percent
+            );
+        }
+        Ok(())
+    }
+
+    fn for_a_person(&self) -> String {
+        let mut lines = vec![format!(
+            "{} Q4_K_M, {} CPUs, {}, answers of {} tokens",
+            self.shape, self.cpus, self.isa, self.tokens
+        )];
+        for layers in &self.layers {
+            lines.push(format!(
+                "\n{} streams, medians of {} rounds",
+                layers.streams, layers.rounds
+            ));
+            let speed = |name: &str, tokens: f64| format!("  {name:<34} {tokens:9.2} tokens/s");
+            let share = |name: &str, percent: f64, of: &str| {
+                format!("  {name:<34} {percent:9.2} % of {of}")
+            };
+            lines.extend([
+                speed("engine alone", layers.alone),
+                speed("+ emulated TD", layers.emulated),
+                speed("+ TLS", layers.tls),
+                speed("+ attestation", layers.attested),
+                share(
+                    "the emulator's own",
+                    layers.emulator_percent,
+                    "the engine's time",
+                ),
+                share("TLS", layers.tls_percent, "decode"),
+                share(
+                    "attestation, one for each answer",
+                    layers.attestation_percent,
+                    "decode",
+                ),
+                format!(
+                    "{}: {:.2} for each token, {} us each",
+                    share("calls to the host", layers.host_calls_percent, "decode"),
+                    layers.host_calls_per_token,
+                    self.exit_cost_us
+                ),
+                share(
+                    "ours: TLS, attestation, calls",
+                    layers.ours_percent,
+                    "decode",
+                ),
+                format!("  {:<34} {}", "memory encryption", self.memory_encryption),
+            ]);
+        }
+        lines.push(format!(
+            "\n  {:<34} {:>24}   {:>24}",
+            "milliseconds (p50 p90 p99)", "handshake", "attestation"
+        ));
+        for latency in &self.latencies {
+            let name = match latency.context {
+                None => "nothing else being done".to_owned(),
+                Some(context) => format!("decoding after {context} tokens"),
+            };
+            let numbers =
+                |of: &Percentiles| format!("{:7.1} {:7.1} {:7.1} ", of.p50, of.p90, of.p99);
+            lines.push(format!(
+                "  {name:<34} {}   {}",
+                numbers(&latency.handshake_ms),
+                numbers(&latency.attestation_ms)
+            ));
+        }
+        lines.join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_of_decode() {
+        let workload = Workload {
+            model: "m".into(),
+            cpus: 2,
+            tokens: 101,
+            huge_pages: true,
+        };
+        let round = Round {
+            alone: 9.0,
+            emulated: 10.0,
+            tls: 10.1,
+            attested: 10.2,
+            host_calls: 2000.0,
+        };
+        let layers = Layers::new(2, &workload, 10.0, vec![round; 3]);
+        assert_eq!(layers.emulated, 20.0);
+        assert!((layers.emulator_percent - 100.0 / 9.0).abs() < 1e-9);
+        for (percent, expected) in [
+            (layers.tls_percent, 1.0),
+            (layers.attestation_percent, 1.0),
+            (layers.host_calls_percent, 0.2),
+            (layers.ours_percent, 2.2),
+        ] {
+            assert!((percent - expected).abs() < 1e-9, "{percent} {expected}");
+        }
+    }
+}
