@@ -201,6 +201,7 @@ const SCENARIOS: &[Scenario] = &[
                 http::malformed_requests_get_their_status,
             ),
             ("idle", trust_domain::idle_costs_nothing),
+            ("wakes", trust_domain::a_request_wakes_it_at_once),
         ],
     },
     Scenario {

@@ -16,8 +16,11 @@ use crate::process;
 const WATCH: Duration = Duration::from_secs(5);
 /// Of one CPU, in per cent.
 const IDLE: f64 = 3.0;
-/// Until a request has begun to be answered, connection included.
-const WAKE: Duration = Duration::from_millis(50);
+/// Until a sleeping machine begins with a request. What is measured is until the answer is here, which is later.
+const WAKE: Duration = Duration::from_millis(2);
+/// How often that is tried at most, and how long the machine sleeps before.
+const TRIES: u32 = 100;
+const SLEEP: Duration = Duration::from_millis(100);
 /// What `guest/src/bin/canary.rs` hides, as text and as a number.
 const SECRET_TEXT: &str = "swordfish";
 const SECRET: u64 = 0x5ec2_e75e_c2e7_5ec2;
@@ -117,26 +120,26 @@ pub fn idle_costs_nothing(context: &mut Context) -> Result<()> {
     Ok(())
 }
 
-/// A request on an open connection begins to be served at once, although the machine slept: at best of several, because this machine has other
-/// things to do as well.
+/// A request on an open connection begins to be served at once, although the machine slept. The best of several tries counts, because this
+/// machine has other things to do as well.
 pub fn a_request_wakes_it_at_once(context: &mut Context) -> Result<()> {
     let mut client = context.guest.client()?;
     let mut best = Duration::MAX;
-    for _ in 0..10 {
+    for _ in 0..TRIES {
         client.health()?;
-        thread::sleep(Duration::from_millis(300));
+        thread::sleep(SLEEP);
         let asked = Instant::now();
         client.health()?;
         best = best.min(asked.elapsed());
+        if best < WAKE {
+            break;
+        }
     }
-    eprintln!(
-        "      answered {:.2} ms after asking",
-        best.as_secs_f64() * 1e3
-    );
+    let best_ms = best.as_secs_f64() * 1e3;
+    eprintln!("      answered {best_ms:.2} ms after asking");
     ensure!(
         best < WAKE,
-        "the sleeping machine answers after {} ms",
-        best.as_millis()
+        "the sleeping machine answers after {best_ms:.2} ms at best"
     );
     Ok(())
 }
