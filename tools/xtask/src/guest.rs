@@ -194,6 +194,11 @@ impl Guest {
         })
     }
 
+    /// The process of the emulator around it.
+    pub fn emulator(&mut self) -> Result<u32> {
+        child(self.process())
+    }
+
     /// What the emulator around it counts, as of now.
     pub fn counters(&mut self) -> Result<Counters> {
         let told = |guest: &Self| -> Vec<Counters> {
@@ -204,7 +209,7 @@ impl Guest {
                 .collect()
         };
         let before = told(self).len();
-        let emulator = child(self.process())?;
+        let emulator = i32::try_from(self.emulator()?).context("ask the emulator")?;
         kill(Pid::from_raw(emulator), Signal::SIGUSR1).context("ask the emulator")?;
         self.wait(
             SOON,
@@ -376,7 +381,7 @@ fn counters(line: &str) -> Option<Counters> {
 }
 
 /// The one process that another one started.
-fn child(process: u32) -> Result<i32> {
+fn child(process: u32) -> Result<u32> {
     let tasks = fs::read_dir(format!("/proc/{process}/task")).context("find the emulator")?;
     let children =
         tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok());

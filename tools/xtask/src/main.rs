@@ -6,6 +6,7 @@ mod adversary;
 mod bench;
 mod boot;
 mod calendar;
+mod cpu_time;
 mod demo;
 mod deny;
 mod failure;

@@ -7,9 +7,9 @@
 //! | + TLS | answers streamed: every token is a record |
 //! | + attestation | streamed, and for every answer a new connection is opened and attested meanwhile |
 //!
-//! What the emulator costs is not what hardware costs, so it has a row of its own. Clients, network and devices of the emulator run on the
-//! same processors as the trust domain, and what that takes from it counts as the layer's. What hardware would charge for calls to
-//! the host is their number, which is the same there, times a stated cost.
+//! What the emulator costs is not what hardware costs, so it has a row of its own. Its devices, its handling of exits and the clients run on the
+//! same processors as the trust domain, which waits meanwhile; the kernel's books say for how long, and that much of a layer's time is not
+//! ours and has a row too. What hardware would charge for calls to the host is their number, which is the same there, times a stated cost.
 
 mod report;
 
@@ -167,14 +167,23 @@ struct Bench {
     served: Served,
 }
 
-/// One round: seconds from the first token to the last in each layer, and calls to the host in the last one.
+/// One round: seconds in each layer, and calls to the host in the last one.
 #[derive(Clone, Copy, Debug)]
 pub struct Round {
     alone: f64,
-    emulated: f64,
-    tls: f64,
-    attested: f64,
+    emulated: Layer,
+    tls: Layer,
+    attested: Layer,
     host_calls: f64,
+}
+
+/// Seconds of one layer.
+#[derive(Clone, Copy, Debug)]
+struct Layer {
+    /// From the first token to the last.
+    decode: f64,
+    /// Of that, what emulator and clients spent on processors.
+    surroundings: f64,
 }
 
 impl std::fmt::Display for Round {
@@ -182,36 +191,66 @@ impl std::fmt::Display for Round {
         write!(
             f,
             "alone {:.3} s, emulated {:.3} s, TLS {:.3} s, attestation {:.3} s",
-            self.alone, self.emulated, self.tls, self.attested
+            self.alone, self.emulated.decode, self.tls.decode, self.attested.decode
         )
     }
 }
 
 impl Bench {
     fn round(&mut self, streams: u32) -> Result<Round> {
-        let workload = &self.workload;
-        let alone = alone::generate(&self.vitrine, workload, streams)?;
-        let (emulated, tokens) = self.served.decode(workload, streams, Delivery::Whole)?;
+        let alone = alone::generate(&self.vitrine, &self.workload, streams)?;
+        let (emulated, tokens) = self.layer(streams, Delivery::Whole, Self::ask)?;
         ensure!(
             tokens == alone.tokens,
             "the trust domain and the host computed different tokens"
         );
-        let (tls, _) = self.served.decode(workload, streams, Delivery::Streamed)?;
-        let (prefill, _) = self.served.ask(workload, streams, 1, Delivery::Streamed)?;
+        let (tls, _) = self.layer(streams, Delivery::Streamed, Self::ask)?;
         let before = self.served.counters()?.host_calls;
-        let attested = self.ask_attested(streams, tls)?;
+        let attest = |bench: &Self, streams, delivery| {
+            bench.ask_attested(streams, delivery, Duration::from_secs_f64(tls.decode))
+        };
+        let (attested, _) = self.layer(streams, Delivery::Streamed, attest)?;
         let after = self.served.counters()?.host_calls;
         Ok(Round {
             alone: alone.decode_ms / 1e3,
-            emulated: emulated.as_secs_f64(),
-            tls: tls.as_secs_f64(),
-            attested: attested.saturating_sub(prefill).as_secs_f64(),
+            emulated,
+            tls,
+            attested,
             host_calls: (after - before) as f64,
         })
     }
 
-    /// Streamed answers, and meanwhile as many new connections that are attested, evenly spread over the time `expected`.
-    fn ask_attested(&self, streams: u32, expected: Duration) -> Result<Duration> {
+    /// Measures a layer: answers as `ask` has them computed, less the time that answers of one token take. And the tokens.
+    fn layer(
+        &mut self,
+        streams: u32,
+        delivery: Delivery,
+        ask: impl FnOnce(&Self, u32, Delivery) -> Result<(Duration, Vec<u32>)>,
+    ) -> Result<(Layer, Vec<u32>)> {
+        let (prefill, _) = self.served.ask(&self.workload, streams, 1, delivery)?;
+        let before = self.served.surroundings()?;
+        let (all, tokens) = ask(self, streams, delivery)?;
+        let surroundings = self.served.surroundings()?.saturating_sub(before);
+        let layer = Layer {
+            decode: all.saturating_sub(prefill).as_secs_f64(),
+            surroundings: surroundings.as_secs_f64(),
+        };
+        Ok((layer, tokens))
+    }
+
+    /// Whole answers.
+    fn ask(&self, streams: u32, delivery: Delivery) -> Result<(Duration, Vec<u32>)> {
+        self.served
+            .ask(&self.workload, streams, self.workload.tokens, delivery)
+    }
+
+    /// Whole answers, and meanwhile as many new connections that are attested, evenly spread over the time `expected`.
+    fn ask_attested(
+        &self,
+        streams: u32,
+        delivery: Delivery,
+        expected: Duration,
+    ) -> Result<(Duration, Vec<u32>)> {
         let front = self.served.front()?;
         let pause = expected / (streams + 1);
         let (over, is_over) = mpsc::channel::<()>();
@@ -227,19 +266,14 @@ impl Bench {
                 }
                 Ok(())
             });
-            let answered = self.served.ask(
-                &self.workload,
-                streams,
-                self.workload.tokens,
-                Delivery::Streamed,
-            );
+            let answered = self.ask(streams, delivery);
             // It may have ended already.
             let _ = over.send(());
             let attested = attesting
                 .join()
                 .unwrap_or_else(|_| Err(Failure::new("a client panicked")));
-            let (time, _) = answered?;
-            attested.map(|()| time)
+            let answered = answered?;
+            attested.map(|()| answered)
         })
     }
 }

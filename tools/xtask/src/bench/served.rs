@@ -1,6 +1,7 @@
 //! The image in the emulator, and clients that ask it for answers.
 
 use std::path::Path;
+use std::process;
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::workload::Workload;
+use crate::cpu_time;
 use crate::failure::{Context as _, Failure, Result, ensure};
 use crate::guest::{Counters, Guest, Ready, Setup};
 
@@ -71,6 +73,12 @@ impl Served {
     /// What the emulator counts.
     pub fn counters(&mut self) -> Result<Counters> {
         self.guest.counters()
+    }
+
+    /// Time that the emulator, without the trust domain's own code, and the clients in this process have spent on CPUs.
+    pub fn surroundings(&mut self) -> Result<Duration> {
+        let emulator = self.guest.emulator()?;
+        Ok(cpu_time::of_process(emulator)? + cpu_time::of_process(process::id())?)
     }
 
     /// Fails if it does not run any more.

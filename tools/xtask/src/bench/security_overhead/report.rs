@@ -37,9 +37,11 @@ pub struct Layers {
     pub emulator_percent: f64,
     pub tls_percent: f64,
     pub attestation_percent: f64,
+    /// What of both were emulator and clients.
+    pub surroundings_percent: f64,
     pub host_calls_per_token: f64,
     pub host_calls_percent: f64,
-    /// TLS, attestation and calls to the host.
+    /// TLS and attestation without emulator and clients, and calls to the host.
     pub ours_percent: f64,
 }
 
@@ -55,23 +57,29 @@ impl Layers {
             of(&|round| tokens / seconds(round))
         };
         let share =
-            |part: &dyn Fn(&Round) -> f64| of(&|round| part(round) / round.emulated * 100.0);
+            |part: &dyn Fn(&Round) -> f64| of(&|round| part(round) / round.emulated.decode * 100.0);
         let calls = |round: &Round| round.host_calls * exit_cost_us / 1e6;
+        let surroundings =
+            |round: &Round| round.attested.surroundings - round.emulated.surroundings;
+        let added = |round: &Round| round.attested.decode - round.emulated.decode;
         Self {
             streams,
             rounds: rounds.len(),
             alone: speed(&|round| round.alone),
-            emulated: speed(&|round| round.emulated),
-            tls: speed(&|round| round.tls),
-            attested: speed(&|round| round.attested),
-            emulator_percent: of(&|round| (round.emulated - round.alone) / round.alone * 100.0),
-            tls_percent: share(&|round| round.tls - round.emulated),
-            attestation_percent: share(&|round| round.attested - round.tls),
+            emulated: speed(&|round| round.emulated.decode),
+            tls: speed(&|round| round.tls.decode),
+            attested: speed(&|round| round.attested.decode),
+            emulator_percent: of(&|round| {
+                (round.emulated.decode - round.alone) / round.alone * 100.0
+            }),
+            tls_percent: share(&|round| round.tls.decode - round.emulated.decode),
+            attestation_percent: share(&|round| round.attested.decode - round.tls.decode),
+            surroundings_percent: share(&surroundings),
             host_calls_per_token: of(&|round| {
                 round.host_calls / f64::from(streams * workload.tokens)
             }),
             host_calls_percent: share(&calls),
-            ours_percent: share(&|round| round.attested - round.emulated + calls(round)),
+            ours_percent: share(&|round| added(round) - surroundings(round) + calls(round)),
         }
     }
 }
@@ -133,6 +141,11 @@ impl Report {
                     layers.attestation_percent,
                     "decode",
                 ),
+                share(
+                    "emulator and clients in these",
+                    layers.surroundings_percent,
+                    "decode",
+                ),
                 format!(
                     "{}: {:.2} for each token, {} us each",
                     share("calls to the host", layers.host_calls_percent, "decode"),
@@ -140,7 +153,7 @@ impl Report {
                     self.exit_cost_us
                 ),
                 share(
-                    "ours: TLS, attestation, calls",
+                    "ours: the rest, and the calls",
                     layers.ours_percent,
                     "decode",
                 ),
@@ -170,6 +183,7 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Layer;
     use super::*;
 
     #[test]
@@ -180,11 +194,15 @@ mod tests {
             tokens: 101,
             huge_pages: true,
         };
+        let layer = |decode, surroundings| Layer {
+            decode,
+            surroundings,
+        };
         let round = Round {
             alone: 9.0,
-            emulated: 10.0,
-            tls: 10.1,
-            attested: 10.2,
+            emulated: layer(10.0, 0.01),
+            tls: layer(10.1, 0.05),
+            attested: layer(10.2, 0.11),
             host_calls: 2000.0,
         };
         let layers = Layers::new(2, &workload, 10.0, vec![round; 3]);
@@ -193,8 +211,9 @@ mod tests {
         for (percent, expected) in [
             (layers.tls_percent, 1.0),
             (layers.attestation_percent, 1.0),
+            (layers.surroundings_percent, 1.0),
             (layers.host_calls_percent, 0.2),
-            (layers.ours_percent, 2.2),
+            (layers.ours_percent, 1.2),
         ] {
             assert!((percent - expected).abs() < 1e-9, "{percent} {expected}");
         }

@@ -1,6 +1,5 @@
 //! What only a trust domain has to hold: that it costs nothing while it waits, and that nothing private leaves it when it comes to a bad end.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::thread;
@@ -8,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::super::Suite;
 use super::{Context, World};
+use crate::cpu_time;
 use crate::failure::{Context as _, Result, ensure};
 use crate::image_step;
 use crate::process;
@@ -109,9 +109,10 @@ pub fn idle_costs_nothing(context: &mut Context) -> Result<()> {
     let root = context.guest.process();
     // What the last request left to do is done by then.
     thread::sleep(Duration::from_secs(1));
-    let (before, started) = (cpu_time(root)?, Instant::now());
+    let (before, started) = (cpu_time::of_tree(root)?, Instant::now());
     thread::sleep(WATCH);
-    let share = (cpu_time(root)? - before).as_secs_f64() / started.elapsed().as_secs_f64() * 100.0;
+    let share =
+        (cpu_time::of_tree(root)? - before).as_secs_f64() / started.elapsed().as_secs_f64() * 100.0;
     eprintln!("      idle: {share:.2} % of one CPU");
     ensure!(
         share < IDLE,
@@ -142,57 +143,4 @@ pub fn a_request_wakes_it_at_once(context: &mut Context) -> Result<()> {
         "the sleeping machine answers after {best_ms:.2} ms at best"
     );
     Ok(())
-}
-
-/// Time that a process and all its descendants have spent on CPUs so far.
-fn cpu_time(root: u32) -> Result<Duration> {
-    let mut times = BTreeMap::new();
-    for entry in fs::read_dir("/proc").context("list the processes")? {
-        let name = entry.context("list the processes")?.file_name();
-        let Some(process) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
-            continue;
-        };
-        // A process that ended meanwhile is none of the machine's.
-        if let Ok(stat) = fs::read_to_string(format!("/proc/{process}/stat"))
-            && let Some(found) = parent_and_ticks(&stat)
-        {
-            times.insert(process, found);
-        }
-    }
-    let is_ours = |process: u32| {
-        let mut process = process;
-        while let Some((parent, _)) = times.get(&process) {
-            if process == root {
-                return true;
-            }
-            process = *parent;
-        }
-        false
-    };
-    let ticks: u64 = times
-        .iter()
-        .filter(|(process, _)| is_ours(**process))
-        .map(|(_, (_, ticks))| ticks)
-        .sum();
-    // USER_HZ is 100 on every Linux with this architecture.
-    Ok(Duration::from_millis(ticks * 10))
-}
-
-/// Fields 4, 14 and 15 of a process's `stat`: its parent, and the ticks it spent in user and kernel mode. Field 2 may contain anything.
-fn parent_and_ticks(stat: &str) -> Option<(u32, u64)> {
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
-    Some((u32::try_from(number(4)?).ok()?, number(14)? + number(15)?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_process_with_an_awkward_name_is_understood() {
-        let stat = "42 (a) b (c) S 7 1 1 0 -1 4194560 10 0 0 0 30 4 0 0 20 0 1 0";
-        assert_eq!(parent_and_ticks(stat), Some((7, 34)));
-        assert_eq!(parent_and_ticks("42 (a"), None);
-    }
 }
