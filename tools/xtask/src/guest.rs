@@ -210,7 +210,7 @@ impl Guest {
         };
         let before = told(self).len();
         let emulator = i32::try_from(self.emulator()?).context("ask the emulator")?;
-        kill(Pid::from_raw(emulator), Signal::SIGUSR1).context("ask the emulator")?;
+        kill(Pid::from_raw(emulator), Signal::SIGQUIT).context("ask the emulator")?;
         self.wait(
             SOON,
             "counted",
