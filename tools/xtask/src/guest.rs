@@ -106,8 +106,8 @@ pub struct Guest {
 
 /// In a guest's directory: what `vitrine run` writes to standard error, the console's lines marked `guest | ` among it.
 const LOG: &str = "console.log";
-/// In a guest's directory: the one line it writes to standard output.
-const READY: &str = "ready.json";
+/// In a guest's directory: what it writes to standard output, a line when the guest is ready and one before if it waits for its key.
+const STATES: &str = "states.json";
 
 impl Guest {
     /// Starts a guest that TCP, and vsock if asked for, reach.
@@ -153,7 +153,7 @@ impl Guest {
             |name| File::create(directory.path().join(name)).context(format!("create {name}"));
         command
             .stdin(Stdio::null())
-            .stdout(file(READY)?)
+            .stdout(file(STATES)?)
             .stderr(file(LOG)?);
         Ok(Self {
             process: Process::start(&mut command)?,
@@ -230,9 +230,19 @@ impl Guest {
             if let Some(reason) = guest.failure() {
                 return Some(Err(Failure::new(format!("the guest failed: {reason}"))));
             }
-            guest.ready().map(Ok)
+            guest.state("ready").map(Ok)
         })??;
         serde_json::from_str(&line).context(format!("understand what `vitrine run` says ({line})"))
+    }
+
+    /// Waits until it says that its model is sealed and waits for its key; `progress` is called again and again meanwhile.
+    pub fn wait_sealed(&mut self, limit: Duration, progress: impl FnMut()) -> Result<()> {
+        self.wait(limit, "sealed", progress, |guest| {
+            if let Some(reason) = guest.failure() {
+                return Some(Err(Failure::new(format!("the guest failed: {reason}"))));
+            }
+            guest.state("sealed").map(|_| Ok(()))
+        })?
     }
 
     /// Waits until it says that it cannot serve, and why.
@@ -242,7 +252,7 @@ impl Guest {
             "failed",
             || {},
             |guest| {
-                if guest.ready().is_some() {
+                if guest.state("ready").is_some() {
                     return Some(Err(Failure::new(
                         "the guest is ready and should have failed",
                     )));
@@ -338,10 +348,19 @@ impl Guest {
         complete.lines().map(str::to_owned).collect()
     }
 
-    fn ready(&self) -> Option<String> {
-        fs::read_to_string(self.directory.path().join(READY))
-            .ok()
-            .filter(|line| line.ends_with('\n'))
+    /// What it said when it came to this state, if it has.
+    fn state(&self, event: &str) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Stated {
+            event: String,
+        }
+        let text = fs::read_to_string(self.directory.path().join(STATES)).ok()?;
+        let is_it = |line: &str| {
+            let stated = serde_json::from_str::<Stated>(line);
+            line.ends_with('\n') && stated.is_ok_and(|stated| stated.event == event)
+        };
+        let mut lines = text.split_inclusive('\n');
+        lines.find(|line| is_it(line)).map(str::to_owned)
     }
 
     fn failure(&self) -> Option<String> {

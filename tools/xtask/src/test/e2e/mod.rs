@@ -12,6 +12,7 @@ mod hostile;
 mod http;
 mod ovmf;
 mod pins;
+mod provision;
 mod proxy;
 mod tls;
 mod trust_domain;
@@ -241,7 +242,8 @@ pub fn run(suite: &mut Suite, workspace: &Workspace) {
         | ovmf::wanted(suite)
         | trust_domain::wanted(suite)
         | proxy::wanted(suite)
-        | attacks::wanted(suite);
+        | attacks::wanted(suite)
+        | provision::wanted(suite);
     if !wanted {
         return;
     }
@@ -258,6 +260,7 @@ pub fn run(suite: &mut Suite, workspace: &Workspace) {
     trust_domain::run(suite, &world);
     proxy::run(suite, &world);
     attacks::run(suite, &world);
+    provision::run(suite, &world);
 }
 
 impl World {
