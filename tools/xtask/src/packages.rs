@@ -31,6 +31,8 @@ pub enum Program {
     Ovmf,
     /// Signs and verifies; an implementation we did not write.
     Minisign,
+    /// Seals and opens files; an implementation we did not write.
+    Age,
 }
 
 /// What building the image and the tools takes.
@@ -45,6 +47,7 @@ pub const ORACLES: &[Program] = &[
     Program::Chromium,
     Program::Ovmf,
     Program::Minisign,
+    Program::Age,
 ];
 
 /// For apt-get, which may have to wait for another apt-get.
@@ -64,6 +67,7 @@ impl Program {
             Self::Debootstrap => "debootstrap",
             Self::Ovmf => "/usr/share/ovmf/OVMF.fd",
             Self::Minisign => "minisign",
+            Self::Age => "age",
         }
     }
 
@@ -96,6 +100,7 @@ impl Program {
             Self::Debootstrap => "debootstrap",
             Self::Ovmf => "ovmf",
             Self::Minisign => "minisign",
+            Self::Age => "age",
         }
     }
 }

@@ -31,7 +31,17 @@ pub fn seal(plaintext: &[u8], others: usize) -> Sealed {
         .expect("a header");
     writer.write_all(plaintext).expect("room");
     writer.finish().expect("room");
-    let envelope = envelope(&file).expect("an envelope");
+    let key = file_key(&file, &identity);
+    Sealed {
+        file,
+        key,
+        identity,
+    }
+}
+
+/// What an identity unwraps.
+pub fn file_key(file: &[u8], identity: &x25519::Identity) -> FileKey {
+    let envelope = envelope(file).expect("an envelope");
     let stanzas: Vec<_> = envelope
         .header()
         .stanzas
@@ -43,12 +53,7 @@ pub fn seal(plaintext: &[u8], others: usize) -> Sealed {
         })
         .collect();
     let key = identity.unwrap_stanzas(&stanzas).expect("our stanza");
-    let key = FileKey::from(*key.expect("the file key").expose_secret());
-    Sealed {
-        file,
-        key,
-        identity,
-    }
+    FileKey::from(*key.expect("the file key").expose_secret())
 }
 
 /// The envelope of a whole file.
