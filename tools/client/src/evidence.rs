@@ -40,6 +40,9 @@ pub trait Judge: Send + Sync {
     fn owner(&self) -> Option<PublicKey> {
         None
     }
+
+    /// Takes note of the judgement of everything that a server showed, accepted or not.
+    fn judged(&self, _report: &Report) {}
 }
 
 /// A judge with everything at hand, by this machine's clock.
@@ -107,6 +110,7 @@ pub(crate) fn prove(
     };
     let (report, evidence) = judge.verifier().certificate(certificate, collateral);
     let (Ok(shown), Some(evidence)) = (shown, evidence) else {
+        judge.judged(&report);
         return Err(refusal(vec![report]));
     };
     let validity = shown.validity();
@@ -126,7 +130,9 @@ pub(crate) fn prove(
     };
     let (session, answer) = match challenge(session, &nonce, purpose, patience) {
         Err(error @ Error::Refused { .. }) => {
-            return Err(refusal(vec![report.without_answer(error.to_string())]));
+            let report = report.without_answer(error.to_string());
+            judge.judged(&report);
+            return Err(refusal(vec![report]));
         }
         outcome => outcome?,
     };
@@ -137,7 +143,9 @@ pub(crate) fn prove(
     let fresh = judge
         .verifier()
         .answer(&evidence, &connection, &answer, collateral);
+    let mut whole = report.clone().with_answer(fresh.clone());
     if fresh.verdict != Verdict::Accepted {
+        judge.judged(&whole);
         return Err(refusal(vec![report, fresh]));
     }
     let mut reports = vec![report, fresh];
@@ -147,13 +155,16 @@ pub(crate) fn prove(
             let (session, shown) = endorsement(session)?;
             let judged = judge.verifier().endorsement(&evidence, &owner, &shown);
             let verdict = judged.verdict;
+            whole = whole.with_endorsement(judged.clone());
             reports.push(judged);
             if verdict != Verdict::Accepted {
+                judge.judged(&whole);
                 return Err(refusal(reports));
             }
             session
         }
     };
+    judge.judged(&whole);
     let proof = Proof {
         reports,
         evidence,

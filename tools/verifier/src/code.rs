@@ -216,6 +216,10 @@ codes! {
     ManifestInvalid = "manifest-invalid", Policy;
     /// A manifest is not signed by the key given (P12).
     ManifestSignature = "manifest-signature", Policy;
+    /// A manifest has expired (P12).
+    ManifestExpired = "manifest-expired", Policy;
+    /// A manifest is older than one of the same key that was accepted before (P11).
+    ManifestRollback = "manifest-rollback", Policy;
     /// Another program (P9).
     ProgramMismatch = "program-mismatch", Policy;
     /// RTMR\[0\], RTMR\[1\] or an owner's field is not what the program leaves there (P9).

@@ -6,6 +6,7 @@ use attestation::report_data::ReportData;
 
 use crate::code::Code;
 use crate::collateral::Collateral;
+use crate::judge;
 use crate::report::{Report, Table, Verdict, hex};
 use crate::verifier::{Scope, VerifiedEvidence, Verifier};
 
@@ -41,7 +42,8 @@ impl Verifier {
                 return table.conclude(Verdict::Accepted, self.anchor.name(), None);
             }
         };
-        let judged = self.chain(&mut table, &answer.quote, collateral, &self.policy);
+        let policy = judge::stricter(&self.policy, &evidence.claims.minimum_tcb);
+        let judged = self.chain(&mut table, &answer.quote, collateral, &policy);
         if let Some(claimed) = &judged.claimed {
             table.check(
                 claimed.registers == evidence.registers,

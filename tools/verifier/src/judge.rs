@@ -7,7 +7,8 @@ use dcap_qvl::quote::TDReport10;
 use measurements::Manifest;
 
 use crate::code::Code;
-use crate::policy::{ManifestSource, Policy};
+use crate::policy::Policy;
+use crate::release;
 use crate::report::{Table, hex};
 use crate::verifier::Scope;
 
@@ -82,23 +83,9 @@ pub(crate) fn contents(
     report: &TDReport10,
     registers: &Registers,
     claims: Option<&Claims>,
+    now: u64,
 ) {
-    for source in &policy.manifests {
-        match source {
-            ManifestSource::Good(_) => {}
-            ManifestSource::Invalid(why) => {
-                table.fail(Code::ManifestInvalid, "manifest", "a manifest", why);
-            }
-            ManifestSource::Unsigned(why) => {
-                table.fail(
-                    Code::ManifestSignature,
-                    "manifest signature",
-                    "by the key given",
-                    why,
-                );
-            }
-        }
-    }
+    release::judge(table, &policy.manifests, &policy.accepted_before, now);
     program(table, policy, report, registers, claims);
     configuration(table, policy, registers, claims);
     match scope {

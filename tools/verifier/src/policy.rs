@@ -3,7 +3,10 @@
 use attestation::Sha256;
 use measurements::Manifest;
 
+use crate::release;
+
 pub use crate::policy_file::PolicyError;
+pub use crate::release::{ManifestKey, ManifestSource, NewestReleases, Release, Signed};
 
 /// What a user accepts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,12 +17,16 @@ pub struct Policy {
     pub platform: PlatformPolicy,
     /// Of programs: any of these manifests.
     pub manifests: Vec<ManifestSource>,
+    /// By whom they must be signed, if by anyone.
+    pub manifest_key: Option<ManifestKey>,
     /// Of configurations.
     pub configuration: ConfigurationPolicy,
     /// Of models.
     pub model: ModelPolicy,
     /// Of certificates.
     pub certificate: CertificatePolicy,
+    /// What was accepted before: of none of these keys, the newest manifest may be an older one.
+    pub accepted_before: NewestReleases,
 }
 
 /// What is accepted of Intel's word on a platform. The default accepts `UpToDate` and nothing else.
@@ -56,17 +63,6 @@ pub struct PlatformPolicy {
     pub cached_keys: bool,
     /// Simultaneous multithreading.
     pub smt: bool,
-}
-
-/// A manifest, or why there is none: a broken manifest is a refusal, not an absence.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ManifestSource {
-    /// A manifest whose signature holds, if one was asked for.
-    Good(Box<Manifest>),
-    /// It cannot be read; the words say why.
-    Invalid(String),
-    /// Its signature is missing or does not hold; the words say which.
-    Unsigned(String),
 }
 
 /// What is accepted of configurations.
@@ -133,29 +129,22 @@ impl Default for CertificatePolicy {
     }
 }
 
-impl ManifestSource {
-    /// Reads a manifest; with a public key, its minisign signature too.
-    pub fn read(manifest: &[u8], signature: Option<(&minisign_verify::PublicKey, &str)>) -> Self {
-        if let Some((key, signature)) = signature {
-            let verified = minisign_verify::Signature::decode(signature)
-                .and_then(|signature| key.verify(manifest, &signature, false));
-            if let Err(error) = verified {
-                return Self::Unsigned(error.to_string());
-            }
-        }
-        match Manifest::parse(manifest) {
-            Ok(manifest) => Self::Good(Box::new(manifest)),
-            Err(error) => Self::Invalid(error.to_string()),
-        }
-    }
-}
-
 impl Policy {
-    /// The manifests that can be read.
-    pub(crate) fn good_manifests(&self) -> impl Iterator<Item = &Manifest> {
+    /// The newest of the releases named here, of each key that signed some.
+    pub fn newest_releases(&self) -> NewestReleases {
+        release::newest(self.releases())
+    }
+
+    /// The releases whose manifests can be read.
+    fn releases(&self) -> impl Iterator<Item = &Release> {
         self.manifests.iter().filter_map(|source| match source {
-            ManifestSource::Good(manifest) => Some(&**manifest),
+            ManifestSource::Good(release) => Some(&**release),
             _ => None,
         })
+    }
+
+    /// The manifests that can be read.
+    pub(crate) fn good_manifests(&self) -> impl Iterator<Item = &Manifest> {
+        self.releases().map(|release| &release.manifest)
     }
 }

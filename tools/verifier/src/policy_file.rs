@@ -9,8 +9,8 @@ use serde::de::Error as _;
 
 use crate::date;
 use crate::policy::{
-    CertificatePolicy, ConfigurationPolicy, ManifestSource, ModelPolicy, PlatformPolicy, Policy,
-    TcbPolicy,
+    CertificatePolicy, ConfigurationPolicy, ManifestKey, ManifestSource, ModelPolicy,
+    PlatformPolicy, Policy, TcbPolicy,
 };
 
 /// A longer file is not a policy.
@@ -35,6 +35,8 @@ pub enum PolicyError {
     TooLong,
     /// It says nothing.
     Empty,
+    /// This section or list of it says nothing, as if it were not there.
+    EmptyKey(String),
     /// Not TOML, or with a key or value that is not known; the parser's words.
     Invalid(String),
     /// A file that it names cannot be read: its name, and why.
@@ -46,6 +48,9 @@ impl fmt::Display for PolicyError {
         match self {
             Self::TooLong => write!(f, "longer than {MAX_POLICY} bytes"),
             Self::Empty => f.write_str("it is empty; without --policy the default policy applies"),
+            Self::EmptyKey(key) => {
+                write!(f, "`{key}` is empty; leave it out, or say what is accepted")
+            }
             Self::Invalid(words) => f.write_str(words.trim_end()),
             Self::File(name, why) => write!(f, "{name}: {why}"),
         }
@@ -94,6 +99,7 @@ struct Platform {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Program {
+    #[serde(default)]
     manifests: Vec<String>,
     manifest_key: Option<String>,
 }
@@ -203,13 +209,13 @@ impl Policy {
             .map_err(|_| PolicyError::Invalid("it is not UTF-8 text".into()))?;
         let invalid = |error: toml::de::Error| PolicyError::Invalid(error.to_string());
         let table: toml::Table = toml::from_str(text).map_err(invalid)?;
-        if table
-            .values()
-            .all(|section| section.as_table().is_some_and(toml::Table::is_empty))
-        {
+        if table.is_empty() {
             return Err(PolicyError::Empty);
         }
         let file: File = toml::from_str(text).map_err(invalid)?;
+        if let Some(key) = empty_key(&table) {
+            return Err(PolicyError::EmptyKey(key));
+        }
         let open = |name: &str| {
             read(name).map_err(|error| PolicyError::File(name.into(), error.to_string()))
         };
@@ -232,43 +238,32 @@ impl Policy {
             };
         }
         if let Some(program) = file.program {
-            let key = program.manifest_key.as_deref().map(parse_manifest_key);
-            let key = key.transpose().map_err(PolicyError::Invalid)?;
+            let key = program.manifest_key.as_deref().map(ManifestKey::parse);
+            policy.manifest_key = key.transpose().map_err(PolicyError::Invalid)?;
             for name in &program.manifests {
                 let manifest = open(name)?;
-                policy.manifests.push(match &key {
-                    None => ManifestSource::read(&manifest, None),
-                    Some(key) => signed_manifest(&manifest, key, read(&format!("{name}.minisig"))),
-                });
+                let source = match &policy.manifest_key {
+                    None => ManifestSource::read(&manifest),
+                    Some(key) => {
+                        let signature = read(&format!("{name}.minisig"));
+                        ManifestSource::read_signed(&manifest, key, signature)
+                    }
+                };
+                policy.manifests.push(source);
             }
         }
         Ok(policy)
     }
 }
 
-/// Reads a minisign public key: its line of base64, or the file that holds it.
-///
-/// # Errors
-/// What is wrong with it, in words.
-pub fn parse_manifest_key(text: &str) -> Result<minisign_verify::PublicKey, String> {
-    let key = match text.lines().count() > 1 {
-        true => minisign_verify::PublicKey::decode(text),
-        false => minisign_verify::PublicKey::from_base64(text.trim()),
-    };
-    key.map_err(|error| format!("the manifest key: {error}"))
-}
-
-/// Reads a manifest that must be signed; a signature that cannot be read is one that does not hold.
-pub fn signed_manifest(
-    manifest: &[u8],
-    key: &minisign_verify::PublicKey,
-    signature: std::io::Result<Vec<u8>>,
-) -> ManifestSource {
-    match signature.map(String::from_utf8) {
-        Ok(Ok(signature)) => ManifestSource::read(manifest, Some((key, &signature))),
-        Ok(Err(_)) => ManifestSource::Unsigned("the signature is not text".into()),
-        Err(error) => ManifestSource::Unsigned(format!("no signature beside it: {error}")),
-    }
+/// The first section or list that is empty. An empty list of what is accepted could mean anything and nothing.
+fn empty_key(table: &toml::Table) -> Option<String> {
+    table.iter().find_map(|(key, value)| match value {
+        toml::Value::Array(list) => list.is_empty().then(|| key.clone()),
+        toml::Value::Table(table) if table.is_empty() => Some(key.clone()),
+        toml::Value::Table(table) => empty_key(table).map(|inner| format!("{key}.{inner}")),
+        _ => None,
+    })
 }
 
 impl From<Tcb> for TcbPolicy {

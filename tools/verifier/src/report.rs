@@ -229,6 +229,14 @@ impl Report {
         table.conclude(self.verdict, self.anchor, self.proved)
     }
 
+    /// The judgement of a connection, together with that of its owner's endorsement.
+    #[must_use]
+    pub fn with_endorsement(self, endorsement: Self) -> Self {
+        let mut table = Table(self.checks);
+        table.0.extend(endorsement.checks);
+        table.conclude(self.verdict, self.anchor, self.proved)
+    }
+
     /// The machine-readable form; `docs/verification.md` says what is stable in it.
     pub fn json(&self) -> serde_json::Value {
         let checks = self.checks.iter().map(|check| {
@@ -267,7 +275,7 @@ impl Report {
             "tcb_date": proved.map(|proved| &proved.tcb_date),
             "tcb_lag": proved.and_then(|proved| proved.tcb_lag.as_ref()),
             "advisories": proved.map_or(&[][..], |proved| &proved.advisories),
-            "measurements": proved.map(measurements),
+            "measurements": proved.map_or_else(|| serde_json::json!({}), measurements),
             "trust_anchor": self.anchor,
             "checks": checks.collect::<Vec<_>>(),
         })

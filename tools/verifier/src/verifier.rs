@@ -70,6 +70,7 @@ impl Verifier {
                 &evidence.report,
                 &evidence.registers,
                 None,
+                self.now,
             );
         }
         self.conclude(table, platform)
@@ -121,6 +122,7 @@ impl Verifier {
                     &evidence.report,
                     &evidence.registers,
                     bound.as_ref(),
+                    self.now,
                 );
             }
         }

@@ -6,10 +6,8 @@ use std::io;
 
 use common::domain::*;
 use proptest::prelude::*;
-use verifier::policy::{ConfigurationPolicy, PlatformPolicy, TcbPolicy};
-use verifier::{
-    Code, ManifestSource, Policy, PolicyError, Verdict, parse_manifest_key, signed_manifest,
-};
+use verifier::policy::{ConfigurationPolicy, PlatformPolicy, Signed, TcbPolicy};
+use verifier::{Code, ManifestKey, ManifestSource, Policy, PolicyError, Verdict};
 
 fn parse(text: &str) -> Result<Policy, PolicyError> {
     Policy::parse(text.as_bytes(), |name| match name {
@@ -61,6 +59,27 @@ fn p11_an_older_release_of_the_model() {
     assert_eq!(findings(&policy), [Code::ModelRollback]);
 }
 
+#[test]
+fn p11_an_older_manifest() {
+    let mut policy = pins();
+    let ManifestSource::Good(release) = &mut policy.manifests[0] else {
+        panic!("the manifest is good");
+    };
+    release.signed = Some(Signed {
+        key: "key".into(),
+        expires: Some(NOW + 1),
+    });
+    let before = |version: &str| [("key".to_owned(), version.parse().unwrap())].into();
+    for version in ["1.0.0", "0.9.10", "1.0.0-rc.1"] {
+        policy.accepted_before = before(version);
+        assert_eq!(findings(&policy), [], "{version}");
+    }
+    policy.accepted_before = before("1.0.1");
+    assert_eq!(findings(&policy), [Code::ManifestRollback]);
+    policy.accepted_before = [("another key".to_owned(), "9.0.0".parse().unwrap())].into();
+    assert_eq!(findings(&policy), []);
+}
+
 /// Made with minisign 0.11 for the three bytes `abc`.
 const KEY: &str = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
 
@@ -71,16 +90,31 @@ fn p12_manifests_that_do_not_count() {
         ..pins()
     };
     let text = manifest().encode();
-    let broken = ManifestSource::read(&text.as_bytes()[1..], None);
+    let broken = ManifestSource::read(&text.as_bytes()[1..]);
     assert!(findings(&with(broken)).contains(&Code::ManifestInvalid));
-    let key = parse_manifest_key(KEY).unwrap();
-    let missing = signed_manifest(text.as_bytes(), &key, Err(io::ErrorKind::NotFound.into()));
+    let key = ManifestKey::parse(KEY).unwrap();
+    let missing =
+        ManifestSource::read_signed(text.as_bytes(), &key, Err(io::ErrorKind::NotFound.into()));
     assert!(findings(&with(missing)).contains(&Code::ManifestSignature));
-    let nonsense = signed_manifest(text.as_bytes(), &key, Ok(b"signature".to_vec()));
+    let nonsense = ManifestSource::read_signed(text.as_bytes(), &key, Ok(b"signature".to_vec()));
     assert!(findings(&with(nonsense)).contains(&Code::ManifestSignature));
+    // One that has expired, to the second.
+    let expiring = |expires| {
+        let mut policy = pins();
+        let ManifestSource::Good(release) = &mut policy.manifests[0] else {
+            panic!("the manifest is good");
+        };
+        release.signed = Some(Signed {
+            key: KEY.into(),
+            expires: Some(expires),
+        });
+        policy
+    };
+    assert_eq!(findings(&expiring(NOW + 1)), []);
+    assert_eq!(findings(&expiring(NOW)), [Code::ManifestExpired]);
     // A good one beside a broken one does not heal it.
     let mut both = pins();
-    both.manifests.push(ManifestSource::read(b"", None));
+    both.manifests.push(ManifestSource::read(b""));
     assert_eq!(findings(&both), [Code::ManifestInvalid]);
     // Of two good ones, either may match.
     let mut two = pins();
@@ -88,14 +122,31 @@ fn p12_manifests_that_do_not_count() {
     other.version = "2.0.0".into();
     other.mrtd.page_by_page.0 = [1; 48];
     two.manifests
-        .insert(0, ManifestSource::read(other.encode().as_bytes(), None));
+        .insert(0, ManifestSource::read(other.encode().as_bytes()));
     assert_eq!(findings(&two), []);
 }
 
 #[test]
 fn p13_policies_that_say_nothing() {
-    for empty in ["", "\n# nothing\n", "[tcb]\n", "[tcb]\n[model]\n"] {
+    for empty in ["", "\n# nothing\n"] {
         assert_eq!(parse(empty), Err(PolicyError::Empty), "{empty:?}");
+    }
+    for (empty, key) in [
+        ("[tcb]\n", "tcb"),
+        ("[tcb]\n[model]\n", "model"),
+        ("[tcb]\nminimum_evaluation = 18\n[model]\n", "model"),
+        ("[tcb]\nstatuses = []", "tcb.statuses"),
+        ("[platform]\nmrseam = []\nsmt = false", "platform.mrseam"),
+        ("[platform]\nallowed = []", "platform.allowed"),
+        ("[program]\nmanifests = []", "program.manifests"),
+        ("[model]\ndigests = []", "model.digests"),
+        ("[configuration.fields]", "configuration.fields"),
+    ] {
+        assert_eq!(
+            parse(empty),
+            Err(PolicyError::EmptyKey(key.into())),
+            "{empty:?}"
+        );
     }
     for unknown in [
         "tcb = 1",
@@ -282,6 +333,6 @@ proptest! {
 
     #[test]
     fn any_bytes_are_a_manifest_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        prop_assert!(!matches!(ManifestSource::read(&bytes, None), ManifestSource::Good(_)));
+        prop_assert!(!matches!(ManifestSource::read(&bytes), ManifestSource::Good(_)));
     }
 }

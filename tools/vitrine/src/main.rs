@@ -3,7 +3,6 @@
 #![forbid(unsafe_code)]
 
 mod chat;
-mod clock;
 mod collateral;
 mod connection;
 mod doctor;
@@ -15,12 +14,16 @@ mod hardware_report;
 mod health;
 mod host;
 mod measure;
+mod memory;
+mod model;
 mod owner;
+mod progress;
 mod provision;
 mod proxy;
 mod run;
 mod sampling;
 mod seal;
+mod sealed;
 mod shell;
 mod synthesize;
 mod terminal;
@@ -74,6 +77,7 @@ enum Command {
     Verify(verify::Args),
     Seal(seal::Args),
     Provision(provision::Args),
+    Model(model::Args),
     Generate(generate::Args),
     Tokenize(tokenize::Args),
     Eval(eval::Args),
@@ -93,6 +97,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Seal(args) => seal::run(&args),
         Command::Provision(args) => provision::run(&args),
+        Command::Model(args) => model::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Eval(args) => eval::run(&args),

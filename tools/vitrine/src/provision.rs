@@ -3,30 +3,23 @@
 mod watch;
 
 use core::time::Duration;
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use ::seal::{Envelope, FileKey, HEADER_LIMIT};
-use age::IdentityFile;
-use age::secrecy::ExposeSecret;
-use age_core::format::Stanza;
+use ::seal::FileKey;
 use client::{Address, Connector, Options, Request, Trust};
 use serde_json::json;
-use sha2::{Digest, Sha256};
 use verifier::Scope;
 
-use crate::clock;
 use crate::failure::Failure;
+use crate::memory::clock;
 use crate::owner::Signer;
+use crate::sealed::{self, Contents};
 use crate::terminal;
 use watch::Boot;
 
 /// Bytes of an answer.
 const ANSWER: usize = 64 << 10;
-/// Bytes of a file that are hashed at a time.
-const PIECE: usize = 4 << 20;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Send the key of a sealed model to guests that wait for it
@@ -83,7 +76,7 @@ struct Delivery {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let key = file_key(&args.sealed, &args.identity)?;
+    let key = Contents::open(&args.sealed)?.key(&args.identity)?;
     let trust = match args.insecure_no_tee {
         true => Trust::InsecureNoTee,
         false => Trust::Evidence(Arc::new(args.trust.judge(Scope::KeyRelease)?)),
@@ -97,7 +90,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         None => None,
         Some(path) => {
             let endorsed_for = DAY * args.endorsed_for;
-            Some((Signer::read(path)?, digest(&args.sealed)?, endorsed_for))
+            Some((
+                Signer::read(path)?,
+                sealed::digest(&args.sealed)?,
+                endorsed_for,
+            ))
         }
     };
     let delivery = Delivery { trust, key, owner };
@@ -119,60 +116,6 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         }
     }
     first_failure.map_or(Ok(()), Err)
-}
-
-/// SHA-256 of a file.
-fn digest(path: &Path) -> Result<[u8; 32], Failure> {
-    let unusable = |error| Failure::usage(format!("{}: {error}", path.display()));
-    let mut file = File::open(path).map_err(unusable)?;
-    let mut digest = Sha256::new();
-    let mut piece = vec![0; PIECE];
-    loop {
-        match file.read(&mut piece).map_err(unusable)? {
-            0 => return Ok(digest.finalize().into()),
-            count => digest.update(&piece[..count]),
-        }
-    }
-}
-
-/// Takes the file key out of a sealed file.
-fn file_key(sealed: &Path, identity: &Path) -> Result<FileKey, Failure> {
-    let unusable = |path: &Path, error: &dyn core::fmt::Display| {
-        Failure::usage(format!("{}: {error}", path.display()))
-    };
-    let file = File::open(sealed).map_err(|error| unusable(sealed, &error))?;
-    let length = file.metadata().map_err(|error| unusable(sealed, &error))?;
-    let mut start = Vec::new();
-    file.take(2 * HEADER_LIMIT as u64)
-        .read_to_end(&mut start)
-        .map_err(|error| unusable(sealed, &error))?;
-    let envelope = Envelope::read(&start, length.len())
-        .map_err(|error| unusable(sealed, &error))?
-        .ok_or_else(|| unusable(sealed, &"the age header does not end"))?;
-    let stanzas: Vec<_> = envelope
-        .header()
-        .stanzas
-        .iter()
-        .map(|stanza| Stanza {
-            tag: stanza.kind.clone(),
-            args: stanza.arguments.clone(),
-            body: stanza.body.clone(),
-        })
-        .collect();
-    let identities = IdentityFile::from_file(identity.display().to_string())
-        .map_err(|error| unusable(identity, &error))?
-        .into_identities()
-        .map_err(|error| unusable(identity, &error))?;
-    let key = identities
-        .iter()
-        .find_map(|identity| identity.unwrap_stanzas(&stanzas))
-        .ok_or_else(|| unusable(identity, &"no identity in it opens the sealed file"))?
-        .map_err(|error| unusable(sealed, &error))?;
-    let key = FileKey::from(*key.expose_secret());
-    envelope
-        .check(&key)
-        .map_err(|error| unusable(sealed, &error))?;
-    Ok(key)
 }
 
 impl Delivery {

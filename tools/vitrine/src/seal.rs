@@ -1,7 +1,7 @@
 //! `vitrine seal`: encrypts a model, so that only a machine that is given its key can read it.
 
 use std::fs::{self, File};
-use std::io::{IsTerminal, Read, Write, stderr};
+use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::failure::Failure;
+use crate::progress::Progress;
 
 /// Bytes encrypted between two looks at the progress.
 const PIECE: usize = 4 << 20;
@@ -19,7 +20,8 @@ const PIECE: usize = 4 << 20;
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 The sealed file takes the place of the model on a guest's disk; the guest waits for its key, which `vitrine provision` takes out \
-of the file with an identity. `age` and `rage` read and write the same files.
+of the file with an identity. `age` and `rage` read and write the same files. The digests are what clients pin; \
+`vitrine measure IMAGE --model MODEL --sealed FILE --json` makes a manifest's entry of them.
 
 Examples:
   vitrine seal model.gguf                                # writes model.gguf.age and a fresh identity, model.gguf.key
@@ -66,6 +68,22 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         .clone()
         .unwrap_or_else(|| beside(&args.model, "age"));
     let mut model = File::open(&args.model).map_err(|error| unusable(&args.model, error))?;
+    let length = model
+        .metadata()
+        .map_err(|error| unusable(&args.model, error))?
+        .len();
+    if !is_gguf(&mut model).map_err(|error| unusable(&args.model, error))? {
+        eprintln!(
+            "warning: {} is not a GGUF file; no guest can serve it",
+            args.model.display()
+        );
+    }
+    let file = File::create_new(&out).map_err(|error| unusable(&out, error))?;
+    // What was begun is of no use to anyone.
+    let abandon = |failure| {
+        let _ = fs::remove_file(&out);
+        failure
+    };
     let mut recipients = args.recipient.clone();
     let mut identity_file = None;
     if recipients.is_empty() {
@@ -73,17 +91,17 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             .identity
             .clone()
             .unwrap_or_else(|| beside(&args.model, "key"));
-        recipients.push(write_identity(&path)?);
+        recipients.push(write_identity(&path).map_err(abandon)?);
         identity_file = Some(path);
     }
-    let length = model
-        .metadata()
-        .map_err(|error| unusable(&args.model, error))?
-        .len();
-    let file = File::create_new(&out).map_err(|error| unusable(&out, error))?;
     let digests = encrypt(&mut model, length, file, &recipients).map_err(|error| {
-        let _ = fs::remove_file(&out);
-        Failure::new(format!("cannot seal {}: {error}", args.model.display()))
+        if let Some(identity) = &identity_file {
+            let _ = fs::remove_file(identity);
+        }
+        abandon(Failure::new(format!(
+            "cannot seal {}: {error}",
+            args.model.display()
+        )))
     })?;
     let outcome = Outcome {
         sealed: out,
@@ -126,8 +144,7 @@ fn encrypt(
     let mut writer = Encryptor::with_recipients(recipients)?.wrap_output(&mut sealed)?;
     let mut plaintext = Sha256::new();
     let mut piece = vec![0; PIECE];
-    let mut done = 0;
-    let showing = stderr().is_terminal();
+    let mut progress = Progress::new(length);
     loop {
         let count = model.read(&mut piece)?;
         if count == 0 {
@@ -135,17 +152,19 @@ fn encrypt(
         }
         plaintext.update(&piece[..count]);
         writer.write_all(&piece[..count])?;
-        done += count as u64;
-        if showing {
-            eprint!("\r{:3} %", (done * 100 / length.max(1)).min(100));
-        }
-    }
-    if showing {
-        eprintln!();
+        progress.advance(count as u64);
     }
     writer.finish()?;
     sealed.inner.sync_all()?;
     Ok((hex(&sealed.digest.finalize()), hex(&plaintext.finalize())))
+}
+
+/// Whether a file begins like a model. Leaves it at its beginning.
+fn is_gguf(file: &mut File) -> std::io::Result<bool> {
+    let mut magic = Vec::new();
+    file.take(4).read_to_end(&mut magic)?;
+    file.rewind()?;
+    Ok(magic == b"GGUF")
 }
 
 /// Writes a fresh identity that only this user can read; its recipient.
@@ -158,6 +177,7 @@ fn write_identity(path: &Path) -> Result<x25519::Recipient, Failure> {
     let secret = identity.to_string();
     let text = format!("# public key: {recipient}\n{}\n", secret.expose_secret());
     file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
         .map_err(|error| unusable(path, error))?;
     Ok(recipient)
 }

@@ -1,11 +1,11 @@
 //! `vitrine synthesize`: a model with random weights, for everything but the quality of its words.
 
-use std::io::{IsTerminal, Write, stderr};
 use std::path::PathBuf;
 
 use synthesis::{Mix, Recipe, Shape};
 
 use crate::failure::Failure;
+use crate::progress::Progress;
 
 /// Write a random-weight Qwen3 model (GGUF), the same bytes on every machine
 #[derive(clap::Args, Debug)]
@@ -86,21 +86,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let recipe = Recipe::new(&name, &shape, args.mix, args.seed).map_err(Failure::usage)?;
 
     let length = recipe.length();
-    let terminal = stderr().is_terminal();
-    let mut shown = 0;
-    let mut progress = |written: u64| {
-        let percent = written.saturating_mul(100) / length.max(1);
-        if terminal && percent > shown {
-            shown = percent;
-            eprint!("\r{percent:3} % of {} MB", length / 1_000_000);
-            // Progress that cannot be shown is no reason to stop.
-            let _ = stderr().flush();
-        }
-    };
-    let outcome = recipe.write_file(&args.out, &mut progress);
-    if terminal {
-        eprintln!();
-    }
+    let mut progress = Progress::new(length);
+    let outcome = recipe.write_file(&args.out, &mut |written| progress.reach(written));
+    drop(progress);
     outcome
         .map_err(|error| Failure::new(format!("cannot write {}: {error}", args.out.display())))?;
     eprintln!(

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use attestation::provisioning::PublicKey;
 use verifier::policy::ConfigurationPolicy;
 use verifier::{
-    Code, Collateral, MAX_POLICY, ManifestSource, Policy, Scope, TrustAnchor, Verifier,
-    parse_manifest_key, parse_model_digest, signed_manifest,
+    Code, Collateral, MAX_POLICY, ManifestKey, ManifestSource, Policy, Report, Scope, TrustAnchor,
+    UntrustedCertificate, Verifier, parse_model_digest,
 };
 
-use crate::clock::{self, Mark};
 use crate::collateral::{INTEL, Source};
 use crate::failure::Failure;
+use crate::memory::{Memory, clock};
 
 /// A manifest, a signature, a configuration: all far below this.
 const MAX_FILE: usize = 1 << 20;
@@ -31,7 +31,7 @@ pub struct Trust {
     /// The program: a release's manifest; may be given more than once
     #[arg(long, value_name = "FILE")]
     manifest: Vec<PathBuf>,
-    /// Demand a minisign signature by this key beside each manifest (FILE.minisig)
+    /// Demand a minisign signature by this key beside each manifest (FILE.minisig) [default: the policy's key]
     #[arg(long, value_name = "KEY|FILE", requires = "manifest")]
     manifest_key: Option<String>,
     /// The model: SHA-256 of its GGUF file, or of the sealed file
@@ -50,13 +50,8 @@ fn model_digest(text: &str) -> Result<[u8; 32], &'static str> {
 }
 
 impl Trust {
-    /// Where collateral comes from.
-    pub fn collateral(&self) -> &Source {
-        &self.collateral
-    }
-
     /// The trust anchor; warns on stderr about one for tests.
-    pub fn anchor(&self) -> Result<TrustAnchor, Failure> {
+    fn anchor(&self) -> Result<TrustAnchor, Failure> {
         let Some(path) = &self.test_root else {
             return Ok(TrustAnchor::intel());
         };
@@ -70,7 +65,7 @@ impl Trust {
     }
 
     /// What is accepted. What the command line names takes the place of what the policy file names of the same kind.
-    pub fn policy(&self) -> Result<Policy, Failure> {
+    fn policy(&self) -> Result<Policy, Failure> {
         let mut policy = match &self.policy {
             None => Policy::default(),
             Some(path) => {
@@ -81,8 +76,11 @@ impl Trust {
                 .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?
             }
         };
+        if let Some(key) = &self.manifest_key {
+            policy.manifest_key = Some(manifest_key(key)?);
+        }
         if !self.manifest.is_empty() {
-            policy.manifests = self.manifests()?;
+            policy.manifests = self.manifests(policy.manifest_key.as_ref())?;
         }
         if !self.model_digest.is_empty() {
             policy.model.names.clear();
@@ -94,76 +92,61 @@ impl Trust {
         Ok(policy)
     }
 
-    fn manifests(&self) -> Result<Vec<ManifestSource>, Failure> {
-        let key = match &self.manifest_key {
-            None => None,
-            Some(key) => Some(manifest_key(key)?),
-        };
+    fn manifests(&self, key: Option<&ManifestKey>) -> Result<Vec<ManifestSource>, Failure> {
         self.manifest
             .iter()
             .map(|path| {
                 let manifest = read(path, MAX_FILE)?;
-                Ok(match &key {
-                    None => ManifestSource::read(&manifest, None),
+                Ok(match key {
+                    None => ManifestSource::read(&manifest),
                     Some(key) => {
-                        let mut signature = path.clone().into_os_string();
-                        signature.push(".minisig");
-                        let signature = read_at_most(Path::new(&signature), MAX_FILE);
-                        signed_manifest(&manifest, key, signature)
+                        let signature = measurements::signature::path(path);
+                        let signature = read_at_most(&signature, MAX_FILE);
+                        ManifestSource::read_signed(&manifest, key, signature)
                     }
                 })
             })
             .collect()
     }
 
-    /// A verifier by this machine's clock, with the mark that it must not be behind.
-    pub fn verifier(&self, scope: Scope) -> Result<(Verifier, Option<Mark>), Failure> {
-        let anchor = self.anchor()?;
-        // Evidence for tests leaves no mark.
-        let mark = match anchor.is_test() {
-            true => None,
-            false => Mark::read()?,
-        };
-        let verifier = Verifier {
-            policy: self.policy()?,
-            anchor,
-            scope,
-            now: clock::now(),
-            seen: mark.as_ref().and_then(Mark::earliest),
-        };
-        Ok((verifier, mark))
+    /// The judge of connections over which prompts are sent, or a model's key.
+    pub fn judge(&self, scope: Scope) -> Result<Judge, Failure> {
+        self.judge_at(None, scope)
     }
 
-    /// The judge of connections over which prompts are sent, or a model's key.
-    pub fn judge(&self, scope: Scope) -> Result<ConnectionJudge, Failure> {
-        let (verifier, _) = self.verifier(scope)?;
-        Ok(ConnectionJudge {
-            verifier,
+    /// A judge of evidence at this time, or by this machine's clock.
+    pub fn judge_at(&self, at: Option<u64>, scope: Scope) -> Result<Judge, Failure> {
+        let anchor = self.anchor()?;
+        let memory = Memory::read(at.is_none() && !anchor.is_test())?;
+        let mut policy = self.policy()?;
+        policy.accepted_before = memory.releases();
+        Ok(Judge {
+            verifier: Verifier {
+                policy,
+                anchor,
+                scope,
+                now: at.unwrap_or_else(clock::now),
+                seen: memory.earliest(),
+            },
+            at,
             collateral: self.collateral.clone(),
             owner: None,
-        })
-    }
-
-    /// A verifier at another time than now. It neither looks at the clock's mark nor moves it.
-    pub fn verifier_at(&self, scope: Scope, now: u64) -> Result<Verifier, Failure> {
-        Ok(Verifier {
-            policy: self.policy()?,
-            anchor: self.anchor()?,
-            scope,
-            now,
-            seen: None,
+            memory,
         })
     }
 }
 
-/// Judges connections by what the command line accepts and this machine's clock.
-pub struct ConnectionJudge {
+/// Judges evidence by what the command line accepts.
+pub struct Judge {
     verifier: Verifier,
+    /// The time of judgement, if not the clock's.
+    at: Option<u64>,
     collateral: Source,
     owner: Option<PublicKey>,
+    memory: Memory,
 }
 
-impl ConnectionJudge {
+impl Judge {
     /// The same, who besides demands an endorsement by this owner, if one is named.
     pub fn demanding(self, owner: Option<PublicKey>) -> Self {
         Self { owner, ..self }
@@ -173,38 +156,83 @@ impl ConnectionJudge {
     pub fn is_test(&self) -> bool {
         self.verifier.anchor.is_test()
     }
+
+    /// The verifier of this moment.
+    pub fn verifier(&self) -> Verifier {
+        Verifier {
+            now: self.at.unwrap_or_else(clock::now),
+            ..self.verifier.clone()
+        }
+    }
+
+    /// Collateral for a quote; what cannot be read as such is a finding.
+    ///
+    /// # Errors
+    /// There is no way to it.
+    pub fn collateral(&self, quote: &[u8]) -> Result<Result<Collateral, Code>, Failure> {
+        self.collateral.collateral(quote, self.verifier().now)
+    }
+
+    /// Judges a bare quote, and takes note of it.
+    ///
+    /// # Errors
+    /// There is no way to its collateral.
+    pub fn quote(&self, quote: &[u8]) -> Result<Report, Failure> {
+        let report = self.verifier().quote(quote, self.collateral(quote)?);
+        self.learn(&report);
+        Ok(report)
+    }
+
+    /// Judges a certificate in DER, and takes note of it.
+    ///
+    /// # Errors
+    /// There is no way to its collateral.
+    pub fn certificate(&self, der: &[u8]) -> Result<Report, Failure> {
+        // Collateral is for the quote's platform; without a quote there is nothing to ask for.
+        let collateral = match UntrustedCertificate::parse(der) {
+            Ok(certificate) => self.collateral(certificate.quote())?,
+            Err(_) => Err(Code::CollateralMissing),
+        };
+        let (report, _) = self.verifier().certificate(der, collateral);
+        self.learn(&report);
+        Ok(report)
+    }
+
+    /// Takes note of a final judgement, so that going back behind it is noticed later.
+    pub fn learn(&self, report: &Report) {
+        self.memory.learn(report, &self.verifier());
+    }
 }
 
-impl client::Judge for ConnectionJudge {
+impl client::Judge for Judge {
     fn owner(&self) -> Option<PublicKey> {
         self.owner
     }
 
     fn verifier(&self) -> Verifier {
-        Verifier {
-            now: clock::now(),
-            ..self.verifier.clone()
-        }
+        self.verifier()
     }
 
     fn collateral(&self, quote: &[u8]) -> Result<Collateral, Code> {
-        self.collateral
-            .collateral(quote, clock::now())
-            .unwrap_or_else(|failure| {
-                eprintln!("note: no collateral: {failure}");
-                Err(Code::CollateralMissing)
-            })
+        self.collateral(quote).unwrap_or_else(|failure| {
+            eprintln!("note: no collateral: {failure}");
+            Err(Code::CollateralMissing)
+        })
+    }
+
+    fn judged(&self, report: &Report) {
+        self.learn(report);
     }
 }
 
 /// A key as its line of base64, or in a file.
-fn manifest_key(text: &str) -> Result<verifier::ManifestKey, Failure> {
+fn manifest_key(text: &str) -> Result<ManifestKey, Failure> {
     let key = match Path::new(text).is_file() {
         true => {
             let file = read(Path::new(text), MAX_FILE)?;
-            parse_manifest_key(&String::from_utf8_lossy(&file))
+            ManifestKey::parse(&String::from_utf8_lossy(&file))
         }
-        false => parse_manifest_key(text),
+        false => ManifestKey::parse(text),
     };
     key.map_err(Failure::usage)
 }
@@ -212,7 +240,7 @@ fn manifest_key(text: &str) -> Result<verifier::ManifestKey, Failure> {
 /// A name that a manifest has, else a file.
 fn configuration(text: &str, manifests: &[ManifestSource]) -> Result<ConfigurationPolicy, Failure> {
     let named = manifests.iter().any(|source| match source {
-        ManifestSource::Good(manifest) => manifest.configuration(text).is_some(),
+        ManifestSource::Good(release) => release.manifest.configuration(text).is_some(),
         _ => false,
     });
     let mut policy = ConfigurationPolicy::default();

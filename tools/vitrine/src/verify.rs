@@ -4,15 +4,17 @@ mod table;
 
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use client::{Address, Connector, Options, Trust as TlsTrust};
+use attestation::provisioning::PublicKey;
+use client::{Address, Connector, Options};
 use verifier::{
-    Code as Finding, MAX_CERTIFICATE, MAX_QUOTE, Report, Scope, UntrustedCertificate,
-    certificate_der, date,
+    Code, Collateral, MAX_CERTIFICATE, MAX_QUOTE, Report, Scope, Verifier, certificate_der, date,
 };
 
-use crate::failure::{Code, Failure};
-use crate::trust::{Trust, read};
+use crate::failure::{Code as Exit, Failure};
+use crate::owner::Owner;
+use crate::trust::{Judge, Trust, read};
 
 /// Judge the evidence of a trust domain: platform, binding, policy
 #[derive(clap::Args, Debug)]
@@ -36,6 +38,8 @@ pub struct Args {
     evidence: Evidence,
     #[command(flatten)]
     trust: Trust,
+    #[command(flatten)]
+    owner: Owner,
     /// Judge the platform and nothing that runs on it
     #[arg(long)]
     platform_only: bool,
@@ -56,7 +60,7 @@ struct Evidence {
     /// A server's certificate, PEM or DER
     #[arg(long, value_name = "FILE")]
     cert: Option<PathBuf>,
-    /// A server: tcp://HOST:PORT, vsock://CID:PORT or unix:PATH#PORT
+    /// A server, which must also answer a challenge: tcp://HOST:PORT, vsock://CID:PORT or unix:PATH#PORT
     #[arg(long, value_name = "ADDRESS")]
     to: Option<Address>,
 }
@@ -71,41 +75,29 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         true => Scope::PlatformOnly,
         false => Scope::Everything,
     };
-    let (verifier, mark) = match args.at {
-        Some(now) => (args.trust.verifier_at(scope, now)?, None),
-        None => args.trust.verifier(scope)?,
-    };
-    let source = args.trust.collateral();
+    let owner = args.owner.key();
+    if owner.is_some() && args.evidence.to.is_none() {
+        return Err(Failure::usage(
+            "--owner-key: only a server can show its owner's word, which stands in no file; it goes with --to",
+        ));
+    }
+    let judge = args.trust.judge_at(args.at, scope)?.demanding(owner);
     let report = match &args.evidence {
         Evidence {
             quote: Some(path), ..
-        } => {
-            let quote = read(path, MAX_QUOTE)?;
-            verifier.quote(&quote, source.collateral(&quote, verifier.now)?)
-        }
+        } => judge.quote(&read(path, MAX_QUOTE)?)?,
         Evidence {
             cert: Some(path), ..
         } => {
             let file = read(path, 2 * MAX_CERTIFICATE)?;
             // What is not a certificate in PEM either is for the verifier to refuse.
-            let der = certificate_der(&file).unwrap_or(file);
-            judge_certificate(&verifier, &der, source)?
+            judge.certificate(&certificate_der(&file).unwrap_or(file))?
         }
         Evidence { to, .. } => {
             let address = to.as_ref().expect("the group demands one of the three");
-            judge_certificate(&verifier, &server_certificate(address)?, source)?
+            judge_server(judge, address)?
         }
     };
-    if let Some(mark) = &mark {
-        if report.findings.contains(&Finding::ClockRolledBack) {
-            eprintln!(
-                "note: if this computer's clock is right and was once wrong, delete {}",
-                mark.file().display()
-            );
-        } else if report.proved.is_some() {
-            mark.advance(verifier.now);
-        }
-    }
     let text = match args.json {
         true => format!("{}\n", report.json()),
         false => table::render(&report),
@@ -115,31 +107,67 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     conclude(&report)
 }
 
-/// The certificate of a server, which nothing is sent to: whom it belongs to is what is about to be judged.
-fn server_certificate(address: &Address) -> Result<Vec<u8>, Failure> {
-    let session = Connector::new(Options::new(TlsTrust::InsecureNoTee))?.connect(address)?;
-    let certificate = session.certificate();
-    Ok(certificate
-        .expect("a TLS server has a certificate")
-        .to_vec())
+/// Judges a server as before every prompt: by its certificate, and if that is accepted by its answer to a challenge and by its owner's word
+/// if that is demanded. Nothing else is sent.
+fn judge_server(judge: Judge, address: &Address) -> Result<Report, Failure> {
+    let witness = Arc::new(Witness {
+        judge,
+        report: Mutex::default(),
+        failure: Mutex::default(),
+    });
+    let trust = client::Trust::Evidence(Arc::clone(&witness) as Arc<dyn client::Judge>);
+    let connected = Connector::new(Options::new(trust))?.connect(address);
+    if let Some(failure) = take(&witness.failure) {
+        return Err(failure);
+    }
+    match (take(&witness.report), connected) {
+        (Some(report), _) => Ok(report),
+        (None, Err(error)) => Err(error.into()),
+        (None, Ok(_)) => Err(Failure::new("a connection that nobody judged")),
+    }
 }
 
-fn judge_certificate(
-    verifier: &verifier::Verifier,
-    der: &[u8],
-    source: &crate::collateral::Source,
-) -> Result<Report, Failure> {
-    // Collateral is for the quote's platform; without a quote there is nothing to ask for.
-    let collateral = match UntrustedCertificate::parse(der) {
-        Ok(certificate) => source.collateral(certificate.quote(), verifier.now)?,
-        Err(_) => Err(Finding::CollateralMissing),
-    };
-    Ok(verifier.certificate(der, collateral).0)
+/// Keeps what came of judging a server.
+struct Witness {
+    judge: Judge,
+    report: Mutex<Option<Report>>,
+    /// Why there was no way to collateral.
+    failure: Mutex<Option<Failure>>,
+}
+
+impl client::Judge for Witness {
+    fn owner(&self) -> Option<PublicKey> {
+        self.judge.owner()
+    }
+
+    fn verifier(&self) -> Verifier {
+        self.judge.verifier()
+    }
+
+    fn collateral(&self, quote: &[u8]) -> Result<Collateral, Code> {
+        self.judge.collateral(quote).unwrap_or_else(|failure| {
+            set(&self.failure, failure);
+            Err(Code::CollateralMissing)
+        })
+    }
+
+    fn judged(&self, report: &Report) {
+        self.judge.learn(report);
+        set(&self.report, report.clone());
+    }
+}
+
+fn set<T>(place: &Mutex<Option<T>>, value: T) {
+    *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+}
+
+fn take<T>(place: &Mutex<Option<T>>) -> Option<T> {
+    place.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// The exit code of a verdict.
 fn conclude(report: &Report) -> Result<(), Failure> {
-    let Some(code) = Code::of_verdict(report.verdict) else {
+    let Some(code) = Exit::of_verdict(report.verdict) else {
         return Ok(());
     };
     let findings: Vec<&str> = report.findings.iter().map(|code| code.name()).collect();

@@ -201,7 +201,7 @@ pub fn manifest() -> Manifest {
 /// A policy that pins what the sound domain is.
 pub fn pins() -> Policy {
     Policy {
-        manifests: vec![ManifestSource::read(manifest().encode().as_bytes(), None)],
+        manifests: vec![ManifestSource::read(manifest().encode().as_bytes())],
         model: ModelPolicy {
             digests: vec![[8; 32]],
             ..ModelPolicy::default()

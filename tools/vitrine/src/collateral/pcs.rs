@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use verifier::{Code, Collateral, UntrustedQuote};
 
-use crate::clock;
+use crate::memory::{self, clock};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// One document with its headers; genuine ones have at most 20 KB.
@@ -38,6 +38,16 @@ pub enum ServiceError {
     },
     /// An answer that is not what was asked for: which part of it.
     Answer { url: String, part: &'static str },
+}
+
+impl ServiceError {
+    /// The service answers, and has no such document.
+    fn is_not_found(&self) -> bool {
+        match self {
+            Self::Http { error, .. } => matches!(**error, ureq::Error::StatusCode(404)),
+            Self::Answer { .. } => false,
+        }
+    }
 }
 
 impl fmt::Display for ServiceError {
@@ -116,6 +126,7 @@ impl Service {
                 eprintln!("warning: {error}\nUsing the copy that was kept; it has not expired.");
                 Ok(Ok(copy.json))
             }
+            (Err(error), None) if error.is_not_found() => Ok(Err(Code::CollateralMissing)),
             (Err(error), None) => Err(error),
         }
     }
@@ -280,12 +291,7 @@ impl Copy {
 
 /// Keeps a copy; without it the next verification asks again, which is worth no more than a word.
 fn keep(file: &PathBuf, json: &[u8]) {
-    let new = file.with_extension(format!("{}.new", std::process::id()));
-    let written = file
-        .parent()
-        .map_or(Ok(()), fs::create_dir_all)
-        .and_then(|()| fs::write(&new, json))
-        .and_then(|()| fs::rename(&new, file));
+    let written = memory::replace(file, json);
     if let Err(error) = written {
         eprintln!(
             "warning: {}: {error}; collateral is not kept",

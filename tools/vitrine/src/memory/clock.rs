@@ -1,12 +1,10 @@
 //! The clock's high-water mark: the latest time at which this user verified something.
 //!
-//! Old collateral is valid again on a clock that was set back. So every successful verification by this machine's clock leaves its time in
-//! a file, and a clock that is behind it does not count. One wrong clock in the future would lock the user out: the file may be deleted
-//! once the clock is right, and every refusal says where it lies.
+//! Old collateral is valid again on a clock that was set back. So every verification by this machine's clock whose chain holds leaves its
+//! time in a file, and a clock that is behind it does not count. One wrong clock in the future would lock the user out: the file may be
+//! deleted once the clock is right, and every refusal says where it lies.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::failure::Failure;
@@ -29,18 +27,17 @@ pub struct Mark {
 impl Mark {
     /// Reads the mark; `None` where the user has no home to keep one.
     pub fn read() -> Result<Option<Self>, Failure> {
-        let Some(file) = file() else {
+        let Some(file) = super::file("clock") else {
             return Ok(None);
         };
-        let seen = match fs::read_to_string(&file) {
-            Ok(text) => Some(text.trim().parse().map_err(|_| {
+        let seen = match super::load(&file)? {
+            None => None,
+            Some(text) => Some(text.trim().parse().map_err(|_| {
                 Failure::usage(format!(
                     "{} does not hold a time; check this computer's clock, then delete the file",
                     file.display()
                 ))
             })?),
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => return Err(Failure::usage(format!("{}: {error}", file.display()))),
         };
         Ok(Some(Self { file, seen }))
     }
@@ -55,8 +52,7 @@ impl Mark {
         if self.seen.is_some_and(|seen| seen >= now) {
             return;
         }
-        let written = self.write(now);
-        if let Err(error) = written {
+        if let Err(error) = super::replace(&self.file, format!("{now}\n").as_bytes()) {
             eprintln!(
                 "warning: {}: {error}; a clock set back later will not be noticed",
                 self.file.display()
@@ -65,29 +61,7 @@ impl Mark {
     }
 
     /// Where the mark is kept.
-    pub fn file(&self) -> &std::path::Path {
+    pub fn file(&self) -> &Path {
         &self.file
     }
-
-    /// Replaces the file as a whole: half a time would be none.
-    fn write(&self, now: u64) -> std::io::Result<()> {
-        if let Some(directory) = self.file.parent() {
-            fs::create_dir_all(directory)?;
-        }
-        let new = self
-            .file
-            .with_extension(format!("{}.new", std::process::id()));
-        fs::write(&new, format!("{now}\n"))?;
-        fs::rename(&new, &self.file)
-    }
-}
-
-/// `$XDG_STATE_HOME/vitrine/clock`, or `~/.local/state/vitrine/clock`.
-fn file() -> Option<PathBuf> {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    let state = match set("XDG_STATE_HOME") {
-        Some(state) => PathBuf::from(state),
-        None => PathBuf::from(set("HOME")?).join(".local/state"),
-    };
-    Some(state.join("vitrine/clock"))
 }
