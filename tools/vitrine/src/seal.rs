@@ -1,7 +1,7 @@
 //! `vitrine seal`: encrypts a model, so that only a machine that is given its key can read it.
 
 use std::fs::{self, File};
-use std::io::{Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -191,6 +191,12 @@ fn beside(path: &Path, extension: &str) -> PathBuf {
 }
 
 fn unusable(path: &Path, error: std::io::Error) -> Failure {
+    if error.kind() == ErrorKind::AlreadyExists {
+        return Failure::usage(format!(
+            "{} is already there and is not overwritten; name another one with --out or --identity",
+            path.display()
+        ));
+    }
     Failure::usage(format!("{}: {error}", path.display()))
 }
 

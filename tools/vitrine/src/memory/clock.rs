@@ -65,3 +65,31 @@ impl Mark {
         &self.file
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_mark_moves_forward_alone() {
+        let name = format!("vitrine-clock-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        let file = directory.join("clock");
+        let mark = |seen| Mark {
+            file: file.clone(),
+            seen,
+        };
+        mark(None).advance(1000);
+        assert_eq!(fs::read_to_string(&file).unwrap(), "1000\n");
+        mark(Some(1000)).advance(999);
+        assert_eq!(fs::read_to_string(&file).unwrap(), "1000\n");
+        mark(Some(1000)).advance(1001);
+        assert_eq!(fs::read_to_string(&file).unwrap(), "1001\n");
+        assert_eq!(mark(Some(1001)).earliest(), Some(701));
+        assert_eq!(mark(Some(5)).earliest(), Some(0));
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+        fs::remove_dir_all(directory).unwrap();
+    }
+}

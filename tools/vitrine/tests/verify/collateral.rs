@@ -154,3 +154,27 @@ fn collateral_comes_from_a_service_once() {
     let output = verify(&files.home, &gone);
     assert_eq!(output.status.code(), Some(30));
 }
+
+#[test]
+fn a_service_without_collateral_for_a_platform_is_not_one_that_is_down() {
+    let files = Files::new("service-without");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let mut line = String::new();
+            while reader.read_line(&mut line).unwrap() > 2 {
+                line.clear();
+            }
+            let answer =
+                b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            stream.write_all(answer).unwrap();
+        }
+    });
+    let evidence = ["--cert", &*files.certificate, "--collateral", &base];
+    let (code, report, _) = files.run(&evidence);
+    assert_eq!((code, &report["code"]), (20, &"collateral-missing".into()));
+    assert_eq!(report["measurements"], serde_json::json!({}));
+}

@@ -37,6 +37,12 @@ fn a_clock_that_went_back_is_noticed_and_forgiven_by_hand() {
     fs::remove_file(&mark).unwrap();
     let (_, report, _) = json(&home, &arguments);
     assert_ne!(report["code"], "clock-rolled-back");
+    // Another time than now neither minds the mark nor moves it.
+    fs::write(&mark, "99999999999\n").unwrap();
+    let at = case.time.to_string();
+    let (code, ..) = json(&home, &[&arguments[..], &["--at", &at]].concat());
+    assert_eq!(code, 0);
+    assert_eq!(fs::read_to_string(&mark).unwrap(), "99999999999\n");
     fs::write(&mark, "soon\n").unwrap();
     let output = verify(&home, &arguments);
     assert_eq!(output.status.code(), Some(2));

@@ -1,7 +1,5 @@
 //! What is accepted and what is not, of genuine evidence and of evidence under a test root; what is said about it.
 
-use std::fs;
-
 use serde_json::Value;
 
 use crate::common::domain::{CONFIGURATION, Domain, NOW, pki};
