@@ -162,7 +162,7 @@ fn p13_policies_that_say_nothing() {
         "[model]\ndigests = ['zz']",
         "[program]\nmanifests = 'vitrine.json'",
         "[certificate]\nmaximum_life = -1",
-        "[program]\nmanifests = []\nmanifest_key = 'key'",
+        "[program]\nmanifest_key = 'key'",
         "[tcb]\nminimum_evaluation = 1\nminimum_evaluation = 2",
         "not toml",
     ] {
