@@ -200,6 +200,7 @@ fn mistakes_are_usage_errors() {
         (&["--cert", cert, "--policy", &empty], "empty"),
         (&["--cert", cert, "--policy", &unknown], "status"),
         (&["--cert", cert, "--manifest-key", "x"], "--manifest"),
+        (&["--cert", cert, "--owner-key", DIGEST], "--to"),
         (
             &["--cert", cert, "--manifest", "absent.json"],
             "absent.json",
