@@ -106,10 +106,7 @@ impl Service {
             return Ok(Err(Code::CollateralMissing));
         };
         let fmspc: String = fmspc.iter().map(|byte| format!("{byte:02x}")).collect();
-        let authority = match issuer.contains("Processor CA") {
-            true => "processor",
-            false => "platform",
-        };
+        let authority = authority(&issuer);
         let copy = self.copy(&fmspc, authority);
         let kept = copy.as_ref().and_then(|file| Copy::read(file, now));
         if let Some(Copy { fresh: true, json }) = kept {
@@ -256,6 +253,14 @@ impl Service {
     }
 }
 
+/// What the service calls the authority that issued a platform's certificate, by that authority's name.
+fn authority(issuer: &str) -> &'static str {
+    match issuer.contains("Processor CA") {
+        true => "processor",
+        false => "platform",
+    }
+}
+
 /// A revocation list in hexadecimal; caches answer with that, Intel with DER.
 fn list(body: &[u8]) -> String {
     match core::str::from_utf8(body).map(str::trim) {
@@ -297,5 +302,23 @@ fn keep(file: &PathBuf, json: &[u8]) {
             "warning: {}: {error}; collateral is not kept",
             file.display()
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_authority_has_a_list_of_its_own() {
+        let name = |kind| format!("CN=Intel SGX PCK {kind} CA,O=Intel Corporation,L=Santa Clara");
+        assert_eq!(authority(&name("Processor")), "processor");
+        assert_eq!(authority(&name("Platform")), "platform");
+    }
+
+    #[test]
+    fn lists_come_in_either_form() {
+        assert_eq!(list(b"30820122\n"), "30820122");
+        assert_eq!(list(&[0x30, 0x82, 0x01]), "308201");
     }
 }
