@@ -6,7 +6,7 @@
 use core::fmt;
 use core::time::Duration;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -295,7 +295,7 @@ impl Copy {
 }
 
 /// Keeps a copy; without it the next verification asks again, which is worth no more than a word.
-fn keep(file: &PathBuf, json: &[u8]) {
+fn keep(file: &Path, json: &[u8]) {
     let written = memory::replace(file, json);
     if let Err(error) = written {
         eprintln!(
