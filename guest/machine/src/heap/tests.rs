@@ -73,6 +73,22 @@ fn arenas_are_aligned_zeroed_and_returned() {
     assert_eq!(Arena::new(1 << 40).expect_err("too large").wanted, 1 << 40);
 }
 
+#[test]
+fn freed_blocks_hold_nothing_of_what_they_held() {
+    let mut memory = memory(64);
+    for size in [300, 100_000] {
+        let layout = Layout::from_size_align(size, 16).expect("a valid layout");
+        let block = memory.allocate(layout).expect("room");
+        // SAFETY: the block is live and holds `size` bytes; afterwards the memory is still this test's, and readable.
+        let left = unsafe {
+            block.write_bytes(7, size);
+            memory.release(block, layout);
+            core::slice::from_raw_parts(block.as_ptr(), size)
+        };
+        assert!(left.iter().all(|byte| *byte != 7), "{size} bytes");
+    }
+}
+
 proptest! {
     /// Whatever the order of requests: blocks are aligned, do not overlap, keep what was written, and all pages come back.
     #[test]
