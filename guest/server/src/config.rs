@@ -20,6 +20,7 @@
 //! body_seconds = 60          # from there to the end of its body
 //! idle_seconds = 60          # between requests
 //! write_seconds = 30         # for a client to take some of the bytes waiting for it
+//! certificate_seconds = 600  # validity of a certificate; it is replaced after two thirds of it
 //!
 //! [model]
 //! name = "qwen3"         # what clients call it; the file's own name if absent
@@ -121,6 +122,7 @@ pub struct Limits {
     body_seconds: u64,
     idle_seconds: u64,
     write_seconds: u64,
+    certificate_seconds: u64,
 }
 
 /// How long a client may take for what it does.
@@ -188,6 +190,7 @@ impl Default for Limits {
             body_seconds: 60,
             idle_seconds: 60,
             write_seconds: 30,
+            certificate_seconds: 600,
         }
     }
 }
@@ -206,6 +209,11 @@ impl Default for Model {
 }
 
 impl Limits {
+    /// How long a certificate is valid.
+    pub(crate) fn certificate_lifetime(&self) -> Duration {
+        Duration::from_secs(self.certificate_seconds)
+    }
+
     pub(crate) fn timeouts(&self) -> Timeouts {
         Timeouts {
             handshake: Duration::from_secs(self.handshake_seconds),
@@ -265,6 +273,7 @@ impl Config {
         ] {
             within(key, seconds, 1..=3600)?;
         }
+        within("certificate_seconds", limits.certificate_seconds, 15..=3000)?;
         within("context", self.model.context, 16..=1 << 20)?;
         within("max_sequences", self.model.max_sequences, 1..=256)?;
         within("threads", self.model.threads, 0..=1024)?;

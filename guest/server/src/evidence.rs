@@ -10,6 +10,7 @@ use core::{fmt, time::Duration};
 
 use attestation::{Sha384, fingerprint::Registers, report_data::ReportData};
 use rustls::sign::CertifiedKey;
+use serde::Serialize;
 
 pub(crate) use attestor::{Attestor, Peer, QueueFull, Statement, Ticket};
 
@@ -63,6 +64,20 @@ impl fmt::Display for QuoteError {
 }
 
 impl core::error::Error for QuoteError {}
+
+/// What the evidence in the certificate for new connections is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Standing {
+    /// There is no trust domain.
+    None,
+    /// It is being made, or made anew because the model has come.
+    Pending,
+    /// It says what there is to say.
+    Current,
+    /// It could not be replaced in time.
+    Expired,
+}
 
 /// The certificate connections are opened with for a while.
 #[derive(Debug)]

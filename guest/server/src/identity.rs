@@ -36,8 +36,6 @@ use key::{EcdsaSignature, Key};
 
 /// How far before the current time a certificate becomes valid: room for a client's slow clock.
 const BACKDATING: Duration = Duration::from_secs(2 * 60);
-/// How long after the current time a certificate stays valid.
-pub(crate) const LIFETIME: Duration = Duration::from_secs(10 * 60);
 /// RFC 5280: TLS server authentication.
 const ID_KP_SERVER_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
 /// The names the certificate is good for, the first being its subject as well.
@@ -54,17 +52,17 @@ pub(crate) struct Candidate {
 }
 
 impl Candidate {
-    /// Generates a key pair, to be certified from a little before `now` (time since the UNIX epoch) until [`LIFETIME`] after it.
+    /// Generates a key pair, to be certified from a little before `now` (time since the UNIX epoch) until `lifetime` after it.
     ///
     /// # Errors
     /// When the CPU's entropy source fails.
-    pub(crate) fn generate(now: Duration) -> Result<Self, IdentityError> {
+    pub(crate) fn generate(now: Duration, lifetime: Duration) -> Result<Self, IdentityError> {
         let key = Key::generate()?;
         Ok(Self {
             public_key: key.public_key_info()?.to_der()?,
             period: Period {
                 not_before: now.saturating_sub(BACKDATING).as_secs(),
-                not_after: now.saturating_add(LIFETIME).as_secs(),
+                not_after: now.saturating_add(lifetime).as_secs(),
             },
             key,
         })

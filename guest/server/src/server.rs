@@ -94,6 +94,7 @@ impl<S: Stream, I: Inference> Server<S, I> {
             statement,
             Arc::clone(&clock),
             config.limits.challenges,
+            config.limits.certificate_lifetime(),
         );
         Ok(Self {
             tls: Settings::new(Arc::clone(&clock)).map_err(SetupError::Tls)?,
@@ -131,6 +132,8 @@ impl<S: Stream, I: Inference> Server<S, I> {
     /// Waits for the key of this sealed model, reporting [`Health::Sealed`].
     pub fn seal(&mut self, envelope: Envelope) {
         self.service.vault.seal(envelope);
+        // If there was one, it came with a key that opened nothing.
+        self.service.endorsement = None;
         self.service.health = Health::Sealed;
     }
 

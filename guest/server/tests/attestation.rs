@@ -14,7 +14,7 @@ use attestation::{
     sha384,
 };
 use common::{Client, Domain, Reply, Running, Script, Watch, eventually, model};
-use serde_json::json;
+use serde_json::{Value, json};
 use server::QuoteError;
 use x509_cert::{
     Certificate,
@@ -345,6 +345,29 @@ fn a_full_queue_turns_challenges_away_and_nothing_else() {
     }
 }
 
+/// What `/health` says of the evidence, and why there is no newer one.
+fn standing(client: &mut Client) -> (Value, Value) {
+    let health = client.get("/health").json();
+    (
+        health["evidence"].clone(),
+        health["evidence_failure"].clone(),
+    )
+}
+
+#[test]
+fn the_operator_says_how_long_certificates_are_valid() {
+    let server = start(&Domain::default(), "[limits]\ncertificate_seconds = 30\n");
+    let (_, first) = connect(&server);
+    let (from, to) = first.validity;
+    assert_eq!(to - from, 120 + 30);
+    server.pass(Duration::from_secs(19));
+    assert_eq!(connect(&server).1.certificate, first.certificate);
+    server.pass(Duration::from_secs(2));
+    eventually("another certificate", || {
+        connect(&server).1.certificate != first.certificate
+    });
+}
+
 #[test]
 fn a_quoting_service_that_fails_is_asked_again() {
     let domain = Domain::default();
@@ -357,9 +380,12 @@ fn a_quoting_service_that_fails_is_asked_again() {
         (reply.status, &reply.json()["error"]["code"]),
         (503, &"evidence_unavailable".into())
     );
+    let why = json!("the host's quoting service is not available");
+    assert_eq!(standing(&mut bare), (json!("pending"), why));
     domain.fail(None);
     server.pass(LONG);
     let (mut client, shown) = connect(&server);
+    assert_eq!(standing(&mut client), (json!("current"), json!(null)));
     assert!(answers(
         &ask(&mut client, [2; 32], "session"),
         &client,
@@ -389,6 +415,7 @@ fn without_fresh_evidence_nothing_new_is_taken_on() {
         (health.status, &health.json()["state"]),
         (503, &"draining".into())
     );
+    assert_eq!(standing(&mut client).0, "expired");
     let refused = client.post("/v1/completions", json!({"prompt": "abc"}).to_string());
     assert_eq!(
         (refused.status, &refused.json()["error"]["code"]),

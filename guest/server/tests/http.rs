@@ -19,7 +19,7 @@ fn health_tells_how_far_the_machine_has_come() {
     assert_eq!(reply.status, 503);
     assert_eq!(
         reply.json(),
-        serde_json::json!({"state": "booting", "isa": "avx2", "vcpus": 2})
+        serde_json::json!({"state": "booting", "isa": "avx2", "vcpus": 2, "evidence": "none"})
     );
 
     server.set_health(Health::Loading { percent: 40 });
@@ -38,7 +38,7 @@ fn health_tells_how_far_the_machine_has_come() {
     assert_eq!(
         ready.json(),
         serde_json::json!({
-            "state": "ready", "isa": "avx2", "vcpus": 2, "boot_ms": 7, "model": "Tiny Qwen3"
+            "state": "ready", "isa": "avx2", "vcpus": 2, "boot_ms": 7, "model": "Tiny Qwen3", "evidence": "none"
         })
     );
 }

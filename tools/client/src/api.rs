@@ -177,6 +177,12 @@ pub struct Health {
     pub boot_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// What the evidence in its certificate is worth: none, pending, current or expired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<String>,
+    /// Why there is no newer one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence_failure: Option<String>,
 }
 
 /// How far a server is.

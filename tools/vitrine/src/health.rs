@@ -22,6 +22,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if args.json {
         println!("{}", serde_json::json!(health));
     }
+    if let Some(failure) = &health.evidence_failure {
+        let standing = health.evidence.as_deref().unwrap_or("unknown");
+        let note = format!("its evidence is {standing}: {failure}");
+        eprintln!("note: {}", terminal::printable(&note));
+    }
     let detail = match health.state {
         State::Ready => format!(
             "ready: model {}, {} CPUs, {}",

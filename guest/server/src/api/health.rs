@@ -1,11 +1,18 @@
 //! `GET /health`: how far the machine has come, for people and for load balancers.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{
+    string::{String, ToString},
+    vec::Vec,
+};
 
 use serde::Serialize;
 
 use super::json;
-use crate::http::{Response, Status};
+use crate::{
+    QuoteError,
+    evidence::Standing,
+    http::{Response, Status},
+};
 
 /// The state of the service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,10 +66,19 @@ struct Body<'a> {
     boot_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<&'a str>,
+    evidence: Standing,
+    /// Why there is no newer one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    evidence_failure: Option<String>,
 }
 
 /// 200 when ready, 503 otherwise; the same JSON object either way.
-pub(super) fn respond(health: &Health, platform: &Platform, model: Option<&str>) -> Response {
+pub(super) fn respond(
+    health: &Health,
+    platform: &Platform,
+    model: Option<&str>,
+    evidence: (Standing, Option<QuoteError>),
+) -> Response {
     let mut body = Body {
         state: "booting",
         percent: None,
@@ -71,6 +87,8 @@ pub(super) fn respond(health: &Health, platform: &Platform, model: Option<&str>)
         vcpus: platform.vcpus,
         boot_ms: None,
         model,
+        evidence: evidence.0,
+        evidence_failure: evidence.1.map(|error| error.to_string()),
     };
     let mut status = Status::SERVICE_UNAVAILABLE;
     match health {

@@ -93,7 +93,9 @@ impl<I: Inference> Service<I> {
             "/health" => {
                 read_only(request)?;
                 let health = self.health_now();
-                let response = health::respond(&health, &self.platform, self.model_name());
+                let evidence = (self.attestor.standing(self.now), self.attestor.failure());
+                let model = self.model_name();
+                let response = health::respond(&health, &self.platform, model, evidence);
                 Ok(Reply::Whole(response))
             }
             "/attestation" => {

@@ -62,10 +62,11 @@ impl<I: Inference> Service<I> {
         let body = serde_json::from_slice::<Body>(&request.body);
         request.body.zeroize();
         // The parser's message could quote the key.
-        let body = body.map_err(|error| {
+        let mut body = body.map_err(|error| {
             ApiError::not_json(format_args!("error at column {}", error.column()))
         })?;
         let key = FileKey::from(body.key.0);
+        body.key.0.zeroize();
         let exporter = session
             .export(RELEASE_LABEL, key.expose())
             .ok_or_else(|| ApiError::internal("the session has no exporter"))?;

@@ -40,6 +40,7 @@ impl Config {
                     body_seconds: _,
                     idle_seconds: _,
                     write_seconds: _,
+                    certificate_seconds: _,
                 },
             model:
                 Model {
@@ -105,7 +106,7 @@ mod tests {
     fn what_does_not_matter_to_clients_is_left_out() {
         let file = "[listen]\ntcp = 1\nvsock = 2\naddress = \"192.0.2.10/24\"\ngateway = \"192.0.2.1\"\n\
                     [limits]\nconnections = 3\nqueue = 4\nchallenges = 5\nrequest_bytes = 5000\nheader_bytes = 6000\nhandshake_seconds = 7\n\
-                    header_seconds = 8\nbody_seconds = 9\nidle_seconds = 10\nwrite_seconds = 11\n\
+                    header_seconds = 8\nbody_seconds = 9\nidle_seconds = 10\nwrite_seconds = 11\ncertificate_seconds = 60\n\
                     [model]\nmax_sequences = 12\nthreads = 13\n";
         assert_eq!(canonical(file), canonical(""));
     }

@@ -19,14 +19,12 @@ use attestation::{
 };
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::{Leaf, QuoteError, TrustDomain};
+use super::{Leaf, QuoteError, Standing, TrustDomain};
 use crate::{
     IdentityError, WallClock,
-    identity::{BootKey, Candidate, LIFETIME},
+    identity::{BootKey, Candidate},
 };
 
-/// The part of its life after which a certificate is replaced.
-const ROTATION: Duration = Duration::from_secs(LIFETIME.as_secs() * 2 / 3);
 /// How long after the first failure, and at most after any, the next certificate is tried.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -71,6 +69,10 @@ pub(crate) struct Attestor {
     job: Option<Job>,
     waiting: Vec<(Ticket, Challenge)>,
     capacity: usize,
+    /// How long a certificate is valid.
+    lifetime: Duration,
+    /// Why the last quote that was asked for did not come, if it did not.
+    failure: Option<QuoteError>,
     answers: BTreeMap<Ticket, Result<Vec<u8>, QuoteError>>,
     next_ticket: u64,
 }
@@ -89,7 +91,7 @@ enum Job {
 
 impl Attestor {
     /// An attestor with a first certificate without evidence, which is enough to answer `/health`. At most `capacity`
-    /// challenges wait at a time.
+    /// challenges wait at a time; a certificate is valid for `lifetime`.
     ///
     /// # Errors
     /// There is no entropy, or a date no certificate can name.
@@ -98,17 +100,18 @@ impl Attestor {
         statement: Statement,
         clock: Arc<dyn WallClock>,
         capacity: usize,
+        lifetime: Duration,
     ) -> Result<Self, IdentityError> {
-        let candidate = Candidate::generate(clock.unix_time())?;
+        let candidate = Candidate::generate(clock.unix_time(), lifetime)?;
         let mut boot = [0; 16];
         SystemRandom::new().fill(&mut boot)?;
         Ok(Self {
             // There is no telling what the first poll's time will be, and this is a certificate for minutes in any case.
-            current: Arc::new(certify(candidate, None, Duration::ZERO)?),
+            current: Arc::new(certify(candidate, None, lifetime)?),
             certified: domain.is_none().then_some(0),
             due: match domain {
                 Some(_) => Duration::ZERO,
-                None => ROTATION,
+                None => rotation(lifetime),
             },
             domain,
             statement,
@@ -120,6 +123,8 @@ impl Attestor {
             job: None,
             waiting: Vec::new(),
             capacity,
+            lifetime,
+            failure: None,
             answers: BTreeMap::new(),
             next_ticket: 0,
         })
@@ -143,6 +148,22 @@ impl Attestor {
     /// Whether the current certificate has ceased to be valid because it could not be replaced.
     pub(crate) fn has_lapsed(&self, now: Duration) -> bool {
         now >= self.current.end
+    }
+
+    /// What the evidence in the current certificate is worth.
+    pub(crate) fn standing(&self, now: Duration) -> Standing {
+        match self.certified {
+            _ if self.domain.is_none() => Standing::None,
+            None => Standing::Pending,
+            _ if self.has_lapsed(now) => Standing::Expired,
+            _ if !self.is_current() => Standing::Pending,
+            _ => Standing::Current,
+        }
+    }
+
+    /// Why the last quote that was asked for did not come, if it did not.
+    pub(crate) fn failure(&self) -> Option<QuoteError> {
+        self.failure
     }
 
     /// Random, one per boot.
@@ -230,6 +251,7 @@ impl Attestor {
                 1..=MAX_QUOTE => Ok(quote),
                 _ => Err(QuoteError::NotOurs),
             });
+            self.failure = outcome.as_ref().err().copied();
             match self.job.take() {
                 Some(Job::Challenges(paths)) => self.answer(paths, outcome),
                 Some(job) => self.conclude(job, outcome, now),
@@ -249,15 +271,16 @@ impl Attestor {
     /// Begins to replace the certificate; without a domain that is all.
     fn replace(&mut self, now: Duration) {
         // Whatever comes of it, this is not tried again at once.
-        self.due = now + ROTATION;
-        let started = match Candidate::generate(self.clock.unix_time()) {
+        self.due = now + rotation(self.lifetime);
+        let started = match Candidate::generate(self.clock.unix_time(), self.lifetime) {
             Err(_) => Err(QuoteError::Failed),
             Ok(candidate) => match self.domain {
                 Some(_) => self.start_certificate(candidate, now),
                 None => self.install(candidate, None, self.version, now),
             },
         };
-        if started.is_err() {
+        if let Err(error) = started {
+            self.failure = Some(error);
             self.postpone(now);
         }
     }
@@ -331,7 +354,8 @@ impl Attestor {
         version: u64,
         started: Duration,
     ) -> Result<(), QuoteError> {
-        let leaf = certify(candidate, evidence, started).map_err(|_| QuoteError::Failed)?;
+        let end = started + self.lifetime;
+        let leaf = certify(candidate, evidence, end).map_err(|_| QuoteError::Failed)?;
         self.current = Arc::new(leaf);
         self.certified = Some(version);
         self.retry = RETRY.0;
@@ -369,9 +393,11 @@ impl Attestor {
             });
         match started {
             Ok(paths) => self.job = Some(Job::Challenges(tickets.zip(paths).collect())),
-            Err(error) => self
-                .answers
-                .extend(tickets.map(|ticket| (ticket, Err(error)))),
+            Err(error) => {
+                self.failure = Some(error);
+                let answers = tickets.map(|ticket| (ticket, Err(error)));
+                self.answers.extend(answers);
+            }
         }
     }
 
@@ -385,11 +411,16 @@ impl Attestor {
     }
 }
 
-/// A certificate of the candidate, with evidence and the fingerprint in its claims if there is any.
+/// The part of its life after which a certificate is replaced.
+fn rotation(lifetime: Duration) -> Duration {
+    lifetime * 2 / 3
+}
+
+/// A certificate of the candidate that is valid until `end`, with evidence and the fingerprint in its claims if there is any.
 fn certify(
     candidate: Candidate,
     evidence: Option<(&[u8], Sha384)>,
-    started: Duration,
+    end: Duration,
 ) -> Result<Leaf, IdentityError> {
     let public_key = candidate.public_key().to_vec();
     let identity = candidate.certify(evidence.map(|(extension, _)| extension))?;
@@ -397,7 +428,7 @@ fn certify(
         certificate: sha384(identity.certificate()),
         fingerprint: evidence.map(|(_, fingerprint)| fingerprint),
         public_key,
-        end: started + LIFETIME,
+        end,
         certified_key: Arc::new(identity.certified_key()),
     })
 }
