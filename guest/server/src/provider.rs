@@ -5,6 +5,7 @@
 
 use alloc::{sync::Arc, vec};
 
+use key_exchange::X25519MLKEM768;
 use ring::rand::SystemRandom;
 use rustls::{
     Error,
@@ -24,7 +25,8 @@ pub(crate) fn provider() -> CryptoProvider {
             cipher_suite::TLS13_AES_128_GCM_SHA256,
             cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
         ],
-        kx_groups: vec![kx_group::X25519, kx_group::SECP256R1],
+        // The client's order decides; ours put the first one first.
+        kx_groups: vec![X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1],
         // Clients do not authenticate with certificates.
         signature_verification_algorithms: WebPkiSupportedAlgorithms {
             all: &[],

@@ -1,4 +1,4 @@
-//! Clients and parsers somebody else wrote: OpenSSL and curl.
+//! Clients and parsers somebody else wrote: OpenSSL, curl, ciborium.
 
 mod common;
 
@@ -8,7 +8,8 @@ use std::{
     process::{Command, Stdio},
 };
 
-use common::Running;
+use ciborium::Value;
+use common::{Domain, Running, Script, Watch, eventually};
 
 /// The program, if it is installed; otherwise the test is skipped, or fails where skipping is not
 /// allowed.
@@ -104,6 +105,63 @@ fn openssl_parses_the_certificate() {
     ]);
     let (success, text) = output(verify.arg(&file.0).arg(&file.0), b"");
     assert!(success, "{text}");
+}
+
+/// What CBOR says, whole.
+fn cbor(mut bytes: &[u8]) -> Value {
+    let value = ciborium::from_reader(&mut bytes).expect("CBOR");
+    assert!(bytes.is_empty(), "something follows");
+    value
+}
+
+#[test]
+fn openssl_finds_the_evidence_and_ciborium_reads_it() {
+    const EXTENSION: &str = "2.23.133.5.4.9";
+    let Some(mut x509) = oracle("openssl") else {
+        return;
+    };
+    let watch = Watch::default();
+    let engine = common::engine(Script::default(), &watch);
+    let server = Running::start_in(Some(Domain::default()), "", watch, move || Some(engine));
+    let mut text = String::new();
+    let mut certificate = Vec::new();
+    x509.args(["x509", "-inform", "DER", "-noout", "-text"]);
+    eventually("a certificate with evidence", || {
+        certificate = server.connect_to_anybody().certificate();
+        let (success, shown) = output(&mut x509, &certificate);
+        assert!(success, "{shown}");
+        text = shown;
+        text.contains(EXTENSION)
+    });
+    let line = text.lines().find(|line| line.contains(EXTENSION));
+    assert!(!line.unwrap().contains("critical"), "{text}");
+
+    let mut parse = oracle("openssl").expect("it was there");
+    let (success, parsed) = output(parse.args(["asn1parse", "-inform", "DER"]), &certificate);
+    assert!(success, "{parsed}");
+    let mut lines = parsed.lines().skip_while(|line| !line.contains(EXTENSION));
+    let dump = lines.nth(1).and_then(|line| line.split_once("[HEX DUMP]:"));
+    let digits = dump.expect("an octet string and nothing in between").1;
+    let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).expect("digits");
+    let value: Vec<u8> = (0..digits.len()).step_by(2).map(byte).collect();
+
+    let Value::Tag(60000, evidence) = cbor(&value) else {
+        panic!("tag 60000");
+    };
+    let evidence = evidence.into_array().expect("quote and claims");
+    assert!(evidence.len() == 2 && evidence[0].is_bytes());
+    let claims_buffer = cbor(evidence[1].as_bytes().expect("bytes"));
+    let entries = claims_buffer.into_map().expect("a map");
+    let entry = |name: &str| {
+        let entry = entries.iter().find(|(key, _)| key.as_text() == Some(name));
+        cbor(entry.unwrap().1.as_bytes().expect("bytes in bytes"))
+    };
+    let hash = entry("pubkey-hash").into_array().expect("an array");
+    assert_eq!(hash[0], Value::from(7));
+    assert_eq!(hash[1].as_bytes().map(Vec::len), Some(48));
+    let claims = entry("vitrine.v1").into_map().expect("a map");
+    let keys: Vec<_> = claims.iter().map(|(key, _)| key.clone()).collect();
+    assert_eq!(keys, (1..=8).map(Value::from).collect::<Vec<_>>());
 }
 
 #[test]

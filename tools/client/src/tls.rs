@@ -5,15 +5,21 @@
 
 use std::sync::Arc;
 
+use key_exchange::X25519MLKEM768;
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::ring::kx_group::X25519;
 use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, PeerIncompatible, SignatureScheme};
 
-/// The configuration of every connection: TLS 1.3 only, no resumption (each connection proves its server anew), no server name.
+/// The configuration of every connection: TLS 1.3 only, no resumption (each connection proves its server anew), no server name;
+/// a key exchange that a quantum computer does not undo, where the server has it.
 pub(crate) fn config() -> Result<Arc<ClientConfig>, Error> {
-    let provider = Arc::new(ring::default_provider());
+    let provider = Arc::new(CryptoProvider {
+        kx_groups: vec![X25519MLKEM768, X25519],
+        ..ring::default_provider()
+    });
     let verifier = Arc::new(AnyKey {
         provider: Arc::clone(&provider),
     });

@@ -6,7 +6,7 @@ use attestation::claims::Model;
 use embedded_io::{ErrorKind, ErrorType, Read, ReadReady, Write, WriteReady};
 use proptest::prelude::*;
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore,
+    ClientConfig, ClientConnection, HandshakeKind, NamedGroup, RootCertStore,
     crypto::CryptoProvider,
     pki_types::{CertificateDer, ServerName},
 };
@@ -79,8 +79,11 @@ impl Write for Pipe {
 
 /// A server's session and the client it talks to.
 struct Pair {
+    settings: Settings,
+    leaf: Arc<Leaf>,
     session: Session,
     stream: Pipe,
+    config: Arc<ClientConfig>,
     client: ClientConnection,
 }
 
@@ -97,29 +100,46 @@ impl Pair {
             minimum_tcb: Default::default(),
             model: Model::None,
         };
-        let attestor = Attestor::new(None, statement, Arc::new(FixedClock), 1).unwrap();
+        let life = Duration::from_secs(600);
+        let attestor = Attestor::new(None, statement, Arc::new(FixedClock), 1, life).unwrap();
         let leaf = Arc::clone(attestor.current());
         let certificate = CertificateDer::from(leaf.certificate().to_vec());
         let mut roots = RootCertStore::empty();
         roots.add(certificate).unwrap();
         let mut provider = rustls::crypto::ring::default_provider();
         adjust(&mut provider);
-        let client = ClientConfig::builder_with_details(Arc::new(provider), Arc::new(FixedClock))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let name = ServerName::try_from("vitrine").unwrap();
+        let mut config =
+            ClientConfig::builder_with_details(Arc::new(provider), Arc::new(FixedClock))
+                .with_protocol_versions(&[&rustls::version::TLS13])
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+        config.enable_early_data = true;
+        let config = Arc::new(config);
         Self {
-            session: Session::new(&settings, leaf).unwrap(),
+            session: Session::new(&settings, Arc::clone(&leaf)).unwrap(),
+            settings,
+            leaf,
             stream: Pipe {
                 incoming: Rc::default(),
                 outgoing: Rc::default(),
                 portion,
                 ended: false,
             },
-            client: ClientConnection::new(Arc::new(client), name).unwrap(),
+            client: Self::client(&config),
+            config,
         }
+    }
+
+    fn client(config: &Arc<ClientConfig>) -> ClientConnection {
+        let name = ServerName::try_from("vitrine").unwrap();
+        ClientConnection::new(Arc::clone(config), name).unwrap()
+    }
+
+    /// The same client comes again, with whatever it kept.
+    fn reconnect(&mut self) {
+        self.session = Session::new(&self.settings, Arc::clone(&self.leaf)).unwrap();
+        self.client = Self::client(&self.config);
     }
 
     /// Moves bytes both ways until nothing moves any more.
@@ -327,6 +347,42 @@ fn a_fragmented_client_hello_is_understood() {
         .extend(fragment(&hello, 50));
     pair.settle().unwrap();
     assert!(pair.session.is_established());
+}
+
+/// Which group is used with a client of this cryptography.
+fn group(provider: CryptoProvider) -> NamedGroup {
+    let mut pair = Pair::with_client(usize::MAX, |own| *own = provider);
+    pair.settle().unwrap();
+    let theirs = pair.client.export_keying_material([0; 32], b"label", None);
+    assert_eq!(pair.session.export("label", b""), Some(theirs.unwrap()));
+    pair.client.negotiated_key_exchange_group().unwrap().name()
+}
+
+#[test]
+fn the_key_exchange_is_post_quantum_where_the_client_s_is() {
+    let foreign = rustls_graviola::default_provider();
+    let ours = CryptoProvider {
+        kx_groups: provider().kx_groups,
+        ..rustls::crypto::ring::default_provider()
+    };
+    for provider in [foreign, ours] {
+        assert_eq!(group(provider), NamedGroup::X25519MLKEM768);
+    }
+    let classical = rustls::crypto::ring::default_provider();
+    assert_eq!(group(classical), NamedGroup::X25519);
+}
+
+/// Nothing outlives a connection: what a client could come back with is not handed out, and what it sends early is not looked at.
+#[test]
+fn there_are_no_tickets_no_resumption_and_no_early_data() {
+    let mut pair = Pair::established(usize::MAX);
+    for _ in 0..2 {
+        assert_eq!(pair.client.tls13_tickets_received(), 0);
+        pair.reconnect();
+        assert!(pair.client.early_data().is_none());
+        pair.settle().unwrap();
+        assert_eq!(pair.client.handshake_kind(), Some(HandshakeKind::Full));
+    }
 }
 
 #[test]
