@@ -1,25 +1,35 @@
-//! `cargo xtask demo`: from sources to a streamed answer, with what was measured on the way.
+//! `cargo xtask demo`: from sources to a streamed answer of a sealed model, with what was measured and judged on the way.
 
+mod report;
+
+use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use client::{Address, ChatRequest, Client, Message, Options, Sampling, State, Trust};
-use serde::Serialize;
+use serde_json::Value;
 
-use crate::failure::{Failure, Result};
+use crate::failure::{Context, Failure, Result, ensure};
 use crate::guest::{Guest, Setup};
 use crate::image_step;
 use crate::interrupt;
 use crate::models;
 use crate::packages;
+use crate::process;
+use crate::sealed::{Pins, SealedModel};
 use crate::tools;
 use crate::workspace::Workspace;
+use report::{Answer, Kept, Report};
 
 /// From the start to ready; a large model under TCG takes a while.
 const READY: Duration = Duration::from_secs(900);
 /// How often the guest is asked how far it is, and how long it may take to say so.
 const PROGRESS: Duration = Duration::from_secs(1);
+/// For evidence, which a new trust domain has within milliseconds, and for a verdict.
+const EVIDENCE: Duration = Duration::from_secs(60);
 
 /// What runs the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -37,9 +47,21 @@ impl Backend {
             Self::Qemu => "qemu",
         }
     }
+
+    /// What is weaker than on hardware.
+    fn weaker(self) -> &'static str {
+        match self {
+            Self::Emulator => {
+                "the emulator protects nothing: this machine sees every word, and a test root signs the evidence"
+            }
+            Self::Qemu => {
+                "a guest in plain QEMU is no trust domain: this machine sees every word, and there is no evidence"
+            }
+        }
+    }
 }
 
-/// Build the image, boot it, ask it something, print what was measured
+/// Build the image, seal a model, boot without its key, verify, hand over the key, ask something
 #[derive(clap::Args, Debug)]
 pub struct Arguments {
     /// Print one JSON object on stdout; everything else goes to stderr
@@ -75,51 +97,6 @@ pub struct Arguments {
     max_tokens: u32,
 }
 
-/// What `--json` prints.
-#[derive(Serialize)]
-struct Report<'a> {
-    backend: &'static str,
-    /// Evidence of a trust domain: none outside one.
-    evidence: &'static str,
-    accelerator: &'a str,
-    isa: &'a str,
-    vcpus: u32,
-    image_bytes: usize,
-    image_sha384: String,
-    /// What a TDX module would measure, in the page order of mainline KVM.
-    image_mrtd: String,
-    model: &'a str,
-    /// From reset to ready, by the guest's clock.
-    boot_ms: u64,
-    /// From starting it to ready, by this machine's clock.
-    start_to_ready_ms: u128,
-    #[serde(flatten)]
-    answer: Answer,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    kept: Option<Kept>,
-}
-
-/// What came back.
-#[derive(Serialize)]
-struct Answer {
-    prompt: String,
-    answer: String,
-    finish_reason: Option<String>,
-    tokens: usize,
-    /// From sending the request to the first token.
-    time_to_first_token_ms: f64,
-    /// After the first token; none if there was only one.
-    tokens_per_second: Option<f64>,
-}
-
-/// How to reach a guest that was left running.
-#[derive(Serialize)]
-struct Kept {
-    address: String,
-    process: u32,
-    log: PathBuf,
-}
-
 /// Runs the command.
 pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     packages::provide(packages::RUN)?;
@@ -130,18 +107,47 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
         None => models::demonstration(workspace)?,
     };
     let vitrine = tools::vitrine(workspace)?;
+    let directory = workspace.products()?.join("demo");
+    fs::create_dir_all(&directory).context(format!("create {}", directory.display()))?;
+    let sealed = SealedModel::make(&vitrine, &model, &directory)?;
+    eprintln!(
+        "sealed the model: {}, which {} opens",
+        workspace.show(&sealed.file),
+        workspace.show(&sealed.identity)
+    );
+    let pins = Pins::write(workspace, &image, &directory)?;
+    let (pki, backend) = (pins.pki().display().to_string(), arguments.backend.name());
+    let emulator: &[&str] = match arguments.backend {
+        Backend::Emulator => &["--pki", &pki],
+        Backend::Qemu => &[],
+    };
 
-    let backend = arguments.backend.name();
-    eprintln!("booting in {backend}");
+    eprintln!("booting in {backend}, without the key");
     let started = Instant::now();
     let mut guest = Guest::start(&Setup {
         backend,
         accelerator: &arguments.accel,
         memory_mib: arguments.memory,
-        ..Setup::new(&vitrine, &image.path, Some(&model), arguments.cpus)
+        emulator,
+        ..Setup::new(&vitrine, &image.path, Some(&sealed.file), arguments.cpus)
     })?;
     let address = guest.tcp();
     let mut progress = Progress::new(&address, started)?;
+    guest.wait_sealed(READY, || progress.show())?;
+    let options = match arguments.backend {
+        Backend::Emulator => {
+            progress.wait_evidence()?;
+            pins.options()
+        }
+        Backend::Qemu => vec!["--insecure-no-tee".into()],
+    };
+    // The key goes only to a machine that is verified, in the same command.
+    eprintln!("handing over the key");
+    let mut provision = Command::new(&vitrine);
+    provision.args(["provision", "--to", &address.to_string()]);
+    provision.arg("--sealed").arg(&sealed.file);
+    provision.arg("--identity").arg(&sealed.identity);
+    process::run(provision.args(&options), READY)?;
     let ready = guest.wait_ready(READY, || progress.show())?;
     let start_to_ready = started.elapsed();
     eprintln!(
@@ -151,16 +157,28 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
         ready.isa,
         ready.vcpus
     );
-    match arguments.backend {
-        Backend::Qemu => eprintln!(
-            "warning: a guest in plain QEMU is no trust domain; this machine sees every word (evidence: none)"
-        ),
-        Backend::Emulator => eprintln!(
-            "warning: the emulator protects nothing; this machine sees every word, and the evidence is a test's"
-        ),
-    }
 
-    let mut client = guest.client()?;
+    let verify = |more: &[&str]| {
+        let mut verify = Command::new(&vitrine);
+        verify.args(["verify", "--to", &address.to_string()]);
+        verify.args(pins.options());
+        verify.args(["--model-digest", &sealed.sealed_sha256]);
+        process::output(verify.args(more), b"", EVIDENCE)
+    };
+    eprintln!("\n{}", verify(&[])?.stdout);
+    let verdict: Value = serde_json::from_str(&verify(&["--json"])?.stdout)?;
+    eprintln!("warning: {}", arguments.backend.weaker());
+    let trust = match arguments.backend {
+        Backend::Emulator => {
+            ensure!(
+                verdict["verdict"] == "accepted",
+                "the machine is not accepted: {verdict}"
+            );
+            pins.trust(&sealed.sealed_sha256)?
+        }
+        Backend::Qemu => Trust::InsecureNoTee,
+    };
+    let mut client = Client::new(address.clone(), Options::new(trust))?;
     let name = client.models()?.into_iter().next().map(|model| model.id);
     let name = name.ok_or_else(|| Failure::new("the guest offers no model"))?;
     if arguments.model.is_none() {
@@ -171,7 +189,11 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
 
     let report = Report {
         backend,
-        evidence: "none",
+        weaker: arguments.backend.weaker(),
+        verdict: verdict["verdict"].clone(),
+        findings: verdict["findings"].clone(),
+        measurements: verdict["measurements"].clone(),
+        trust_anchor: verdict["trust_anchor"].clone(),
         accelerator: &ready.accelerator,
         isa: &ready.isa,
         vcpus: ready.vcpus,
@@ -179,12 +201,20 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
         image_sha384: image.measurement.sha384.to_string(),
         image_mrtd: image.measurement.mrtd.page_by_page.to_string(),
         model: &name,
+        sealed_sha256: &sealed.sealed_sha256,
+        plaintext_sha256: &sealed.plaintext_sha256,
         boot_ms: ready.boot_ms,
         start_to_ready_ms: start_to_ready.as_millis(),
         kept: arguments.keep.then(|| {
             let (process, log) = guest.keep();
+            let words = options.iter().map(|word| word.to_string_lossy());
+            let digest = match arguments.backend {
+                Backend::Emulator => format!(" --model-digest {}", sealed.sealed_sha256),
+                Backend::Qemu => String::new(),
+            };
             Kept {
                 address: address.to_string(),
+                options: words.collect::<Vec<_>>().join(" ") + &digest,
                 process,
                 log,
             }
@@ -209,7 +239,7 @@ fn ask(client: &mut Client, model: &str, arguments: &Arguments) -> Result<Answer
         thinking: Some(false),
     };
     eprintln!("> {}", arguments.prompt);
-    let (mut answer, mut finish_reason, mut tokens) = (String::new(), None, 0);
+    let (mut answer, mut finish_reason, mut tokens) = (String::new(), None, Vec::new());
     let (mut first, mut last) = (None, None);
     let sent = Instant::now();
     for chunk in client.chat_stream(&request)? {
@@ -217,7 +247,7 @@ fn ask(client: &mut Client, model: &str, arguments: &Arguments) -> Result<Answer
         for choice in chunk?.choices {
             let ids = choice.token_ids.unwrap_or_default();
             if !ids.is_empty() {
-                tokens += ids.len();
+                tokens.extend(ids);
                 last = Some(sent.elapsed());
                 first = first.or(last);
             }
@@ -238,59 +268,12 @@ fn ask(client: &mut Client, model: &str, arguments: &Arguments) -> Result<Answer
         prompt: arguments.prompt.clone(),
         answer,
         finish_reason,
-        tokens,
+        tokens: tokens.len(),
         time_to_first_token_ms: first.as_secs_f64() * 1e3,
-        tokens_per_second: (tokens > 1 && decode > 0.0).then(|| (tokens - 1) as f64 / decode),
+        tokens_per_second: (tokens.len() > 1 && decode > 0.0)
+            .then(|| (tokens.len() - 1) as f64 / decode),
+        token_ids: tokens,
     })
-}
-
-impl Report<'_> {
-    fn print(&self, json: bool, vitrine: &Path) -> Result<()> {
-        let text = self.for_a_person(vitrine);
-        if json {
-            eprintln!("\n{text}");
-            println!("{}", serde_json::to_string(self)?);
-        } else {
-            println!("\n{text}");
-        }
-        Ok(())
-    }
-
-    fn for_a_person(&self, vitrine: &Path) -> String {
-        let Answer {
-            tokens,
-            time_to_first_token_ms,
-            tokens_per_second,
-            ..
-        } = &self.answer;
-        let mut lines = vec![
-            format!(
-                "boot                 {} ms from reset to ready",
-                self.boot_ms
-            ),
-            format!("time to first token  {time_to_first_token_ms:.0} ms"),
-        ];
-        if let Some(rate) = tokens_per_second {
-            lines.push(format!("tokens per second    {rate:.1} ({tokens} tokens)"));
-        }
-        if let Some(kept) = &self.kept {
-            let Kept {
-                address,
-                process,
-                log,
-            } = kept;
-            let (vitrine, log) = (vitrine.display(), log.display());
-            let https = address.replace("tcp://", "https://");
-            lines.extend([
-                "\nThe guest runs on. Talk to it:".to_owned(),
-                format!("  {vitrine} chat --to {address} --insecure-no-tee"),
-                format!("  curl -k {https}/v1/chat/completions -H 'Content-Type: application/json' \\"),
-                "    -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}], \"max_tokens\": 32}'".to_owned(),
-                format!("Its console is in {log}; `kill {process}` ends it."),
-            ]);
-        }
-        lines.join("\n")
-    }
 }
 
 /// Tells how far the guest is, a line whenever that changes.
@@ -312,6 +295,31 @@ impl Progress {
             asked: started,
             shown: String::new(),
         })
+    }
+
+    /// Waits until the guest's certificate carries evidence.
+    fn wait_evidence(&mut self) -> Result<()> {
+        let deadline = Instant::now() + EVIDENCE;
+        loop {
+            // Silence is normal, as before.
+            let health = self.client.health().ok();
+            let evidence = health
+                .as_ref()
+                .and_then(|health| health.evidence.as_deref());
+            if evidence == Some("current") {
+                return Ok(());
+            }
+            interrupt::check()?;
+            ensure!(
+                Instant::now() < deadline,
+                "the guest has no evidence after {} s: {}",
+                EVIDENCE.as_secs(),
+                health
+                    .and_then(|health| health.evidence_failure)
+                    .unwrap_or_else(|| "it does not say why".to_owned())
+            );
+            thread::sleep(Duration::from_millis(50));
+        }
     }
 
     fn show(&mut self) {

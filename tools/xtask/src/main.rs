@@ -23,6 +23,7 @@ mod process;
 mod python;
 mod release;
 mod reproduce;
+mod sealed;
 mod symbols;
 mod tcb;
 mod test;

@@ -122,7 +122,12 @@ fn folder(workspace: &Workspace) -> PathBuf {
     workspace.root.join("measurements/published")
 }
 
-/// The manifest of what is here.
+/// The manifest of what is here, whether or not it was published.
+pub fn manifest(workspace: &Workspace, image: &Image) -> Result<Manifest> {
+    describe(workspace, image, &tcb::count(workspace, image)?)
+}
+
+/// The manifest of what is here, with what was counted.
 pub fn describe(workspace: &Workspace, image: &Image, tcb: &tcb::Tcb) -> Result<Manifest> {
     let model = models::demonstration(workspace)?;
     let mut vitrine = std::process::Command::new(tools::vitrine(workspace)?);

@@ -14,6 +14,7 @@ mod ovmf;
 mod pins;
 mod provision;
 mod proxy;
+mod sealed;
 mod tls;
 mod trust_domain;
 
@@ -240,6 +241,7 @@ pub fn run(suite: &mut Suite, workspace: &Workspace) {
         | failures::wanted(suite)
         | hostile::wanted(suite)
         | ovmf::wanted(suite)
+        | sealed::wanted(suite)
         | trust_domain::wanted(suite)
         | proxy::wanted(suite)
         | attacks::wanted(suite)
@@ -257,6 +259,7 @@ pub fn run(suite: &mut Suite, workspace: &Workspace) {
     failures::run(suite, &world);
     hostile::run(suite, &world);
     ovmf::run(suite, &world);
+    sealed::run(suite, &world);
     trust_domain::run(suite, &world);
     proxy::run(suite, &world);
     attacks::run(suite, &world);
