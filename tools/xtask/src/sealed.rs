@@ -95,7 +95,7 @@ impl Pins {
         };
         let pinned = Pinned {
             policy: Policy {
-                manifests: vec![ManifestSource::read(&read(&self.manifest)?, None)],
+                manifests: vec![ManifestSource::read(&read(&self.manifest)?)],
                 model,
                 ..Policy::default()
             },
