@@ -16,7 +16,7 @@ mod report;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use synthesis::Mix;
 
@@ -85,7 +85,7 @@ impl Arguments {
         if self.quick {
             return Effort {
                 shape: "tiny".into(),
-                tokens: 32,
+                tokens: 192,
                 rounds: 1,
                 contexts: vec![16, 256],
                 samples: 10,
@@ -244,7 +244,8 @@ impl Bench {
             .ask(&self.workload, streams, self.workload.tokens, delivery)
     }
 
-    /// Whole answers, and meanwhile as many new connections that are attested, evenly spread over the time `expected`.
+    /// Whole answers, and meanwhile as many new connections that are attested, evenly spread over most of the time `expected`: answers
+    /// that take less than that do not end before the last of them.
     fn ask_attested(
         &self,
         streams: u32,
@@ -252,12 +253,14 @@ impl Bench {
         expected: Duration,
     ) -> Result<(Duration, Vec<u32>)> {
         let front = self.served.front()?;
-        let pause = expected / (streams + 1);
+        let pause = expected * 3 / 4 / streams;
+        let begun = Instant::now();
         let (over, is_over) = mpsc::channel::<()>();
         thread::scope(|scope| {
             let attesting = scope.spawn(move || {
                 for done in 0..streams {
-                    if is_over.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
+                    let wait = (pause * (done + 1)).saturating_sub(begun.elapsed());
+                    if is_over.recv_timeout(wait) != Err(RecvTimeoutError::Timeout) {
                         return Err(Failure::new(format!(
                             "only {done} of {streams} connections were attested before the answers were complete"
                         )));
