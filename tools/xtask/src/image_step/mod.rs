@@ -14,7 +14,8 @@ mod traces;
 
 use std::fmt;
 use std::fs;
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use measurements::manifest::Toolchain;
 use measurements::{ImageMeasurement, Manifest};
@@ -47,6 +48,7 @@ pub fn build(workspace: &Workspace) -> Result<Image> {
     let toolchain = toolchain::identify(workspace)?;
     let unpublished = Pinned::read(workspace)?.differences(&toolchain);
     let target = workspace.target.join("td");
+    forget_other_compilers(&target, &toolchain)?;
     let assembly = assemble(workspace, &target, &Surroundings::default())?;
     let path = workspace.image()?;
     // A running guest may have the old file open: replace it, do not write into it.
@@ -66,6 +68,24 @@ pub fn build(workspace: &Workspace) -> Result<Image> {
         unpublished,
         published,
     })
+}
+
+/// Removes what other compilers made: cargo does not notice that the C compiler or the assembler has become another one.
+fn forget_other_compilers(target: &Path, here: &Toolchain) -> Result<()> {
+    let record = target.join("compilers");
+    let here = format!("{here:?}");
+    if fs::read_to_string(&record).is_ok_and(|made| made == here) {
+        return Ok(());
+    }
+    let products = target.join(assembly::TARGET);
+    match fs::remove_dir_all(&products) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(error).context(format!("remove {}", products.display()));
+        }
+        _ => {}
+    }
+    fs::create_dir_all(target).context(format!("create {}", target.display()))?;
+    fs::write(&record, here).context(format!("write {}", record.display()))
 }
 
 /// An image whose guest comes to a bad end with secrets everywhere (`guest/src/bin/canary.rs`), for a test.
