@@ -13,6 +13,7 @@ pub mod elf;
 pub mod handoff;
 pub mod header;
 pub mod hob;
+pub mod launch;
 pub mod layout;
 #[cfg(test)]
 mod mem;

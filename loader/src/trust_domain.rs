@@ -5,28 +5,20 @@ use core::fmt;
 
 use loader::handoff::Span;
 use loader::hob::{self, HobError};
+use loader::launch::{self, LaunchError};
 use loader::layout;
 use loader::memory::MemoryRange;
 use tdx::accept::{self, RangeError};
-use tdx::address::{AddressWidth, WidthError};
+use tdx::address::AddressWidth;
 use tdx::hypercall::{self, HostError};
-use tdx::report::Attributes;
 use tdx::{Hardware, leaf, status};
 
 use crate::machine;
 
-/// Why this TD is not one to start in.
+/// Why the guest cannot be started in this TD.
 pub enum TrustDomainError {
     Module(status::Error),
-    Width(WidthError),
-    /// The register at reset and the module do not agree.
-    Widths(u64, u64),
-    /// The CPU that boots is not number 0.
-    Index(u32),
-    /// The host can read everything.
-    Debug,
-    /// The host could have the program run into memory that was never accepted without the TD's end.
-    SeptVeEnabled,
+    Launch(LaunchError),
     HandOff(HobError),
     Accept(RangeError),
     Share(HostError),
@@ -36,14 +28,7 @@ impl fmt::Display for TrustDomainError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Module(error) => error.fmt(f),
-            Self::Width(error) => error.fmt(f),
-            Self::Widths(reset, module) => write!(
-                f,
-                "addresses have {reset} bits at reset and {module} by the TDX module"
-            ),
-            Self::Index(index) => write!(f, "booting on virtual CPU {index}"),
-            Self::Debug => f.write_str("the TD has the DEBUG attribute"),
-            Self::SeptVeEnabled => f.write_str("the TD lacks the SEPT_VE_DISABLE attribute"),
+            Self::Launch(error) => error.fmt(f),
             Self::HandOff(error) => error.fmt(f),
             Self::Accept(error) => error.fmt(f),
             Self::Share(error) => error.fmt(f),
@@ -62,19 +47,7 @@ impl TrustDomain {
     /// Checks what the module says about this TD, and `address_bits`, the register at reset, against it.
     pub fn check(tdcall: Hardware, address_bits: u64) -> Result<Self, TrustDomainError> {
         let info = leaf::vp_info(&tdcall).map_err(TrustDomainError::Module)?;
-        if info.index != 0 {
-            return Err(TrustDomainError::Index(info.index));
-        }
-        if info.address_bits != address_bits {
-            return Err(TrustDomainError::Widths(address_bits, info.address_bits));
-        }
-        let width = AddressWidth::new(address_bits).map_err(TrustDomainError::Width)?;
-        if info.attributes.contains(Attributes::DEBUG) {
-            return Err(TrustDomainError::Debug);
-        }
-        if !info.attributes.contains(Attributes::SEPT_VE_DISABLE) {
-            return Err(TrustDomainError::SeptVeEnabled);
-        }
+        let width = launch::check(&info, address_bits).map_err(TrustDomainError::Launch)?;
         Ok(Self { tdcall, width })
     }
 
