@@ -89,7 +89,7 @@ fn measure(args: &Args) -> Result<(), Failure> {
         .image
         .as_ref()
         .ok_or_else(|| Failure::usage("an image is needed"))?;
-    let image = files::image(path)?;
+    let image = files::image(path, args.manifest.is_some())?;
     let measured = ImageMeasurement::of(&image.bytes).map_err(|error| image.unusable(error))?;
     let config = files::config(args.config.as_deref())?;
     let name = match &args.config {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use attestation::events::{MAX_MODEL_NAME, ModelIdentity};
 use engine::gguf::Gguf;
-use measurements::{Manifest, Metadata, ModelEntry, signature};
+use measurements::{Manifest, Metadata, ModelEntry, Register, signature};
 use server::Config;
 use server::inference::UNNAMED;
 use sha2::{Digest, Sha256};
@@ -34,11 +34,20 @@ impl Image {
     }
 }
 
-/// Reads an image that a host would start.
-pub fn image(path: &Path) -> Result<Image, Failure> {
+/// Reads an image that a host would start. Where it is `published`, one that no host starts is another one than that.
+pub fn image(path: &Path, published: bool) -> Result<Image, Failure> {
     let bytes = firmware(path)?;
-    let metadata = Metadata::parse(&bytes)
-        .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+    let metadata = Metadata::parse(&bytes).map_err(|error| match published {
+        false => Failure::usage(format!("{}: {error}", path.display())),
+        true => Failure::with_code(
+            Code::EvidenceMismatch,
+            format!(
+                "{}: no host starts {}: {error}",
+                Register::Mrtd,
+                path.display()
+            ),
+        ),
+    })?;
     Ok(Image {
         path: path.to_owned(),
         bytes,
