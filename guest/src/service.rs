@@ -199,7 +199,7 @@ impl Service {
         while let Some((kind, error)) = self.network.take_failure() {
             println!("vitrine: {kind} shut down: {error}");
         }
-        busy |= self.server.poll(clock::now());
+        busy |= self.server.poll(clock::now);
         match self.stage {
             Stage::Loading(..) => match self.load() {
                 Ok(arrived) => busy |= arrived,

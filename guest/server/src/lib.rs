@@ -27,6 +27,7 @@ mod hex;
 mod http;
 mod identity;
 pub mod inference;
+mod load;
 mod provider;
 mod server;
 mod stream;

@@ -14,6 +14,7 @@ use crate::{
     connection::{Connection, Outcome},
     evidence::{Attestor, Statement},
     http,
+    load::Load,
     tls::{Settings, TlsSetupError},
     vault::Vault,
     warm_up::WarmUp,
@@ -103,6 +104,7 @@ impl<S: Stream, I: Inference> Server<S, I> {
                 platform,
                 clock,
                 now: Duration::ZERO,
+                load: Load::default(),
                 rng: SystemRandom::new(),
                 attestor: attestor.map_err(SetupError::Identity)?,
                 vault: Vault::new(config.trust.provisioner()),
@@ -192,9 +194,11 @@ impl<S: Stream, I: Inference> Server<S, I> {
         Ok(())
     }
 
-    /// Gives every connection its turn, then the engine one step. `now` is monotonic. Returns whether
+    /// Gives every connection its turn, then the engine one step. `clock` is monotonic. Returns whether
     /// there was anything to do, and so whether to call it again at once.
-    pub fn poll(&mut self, now: Duration) -> bool {
+    pub fn poll(&mut self, clock: impl Fn() -> Duration) -> bool {
+        let now = clock();
+        self.service.load.served(now);
         self.patience += now.saturating_sub(self.service.now).min(PATIENCE);
         let service = &mut self.service;
         service.now = now;
@@ -213,8 +217,14 @@ impl<S: Stream, I: Inference> Server<S, I> {
             }
             outcome != Outcome::Over
         });
-        if let Some((engine, _)) = &mut self.service.model {
+        let service = &mut self.service;
+        service.load.served(clock());
+        if let Some((engine, _)) = &mut service.model {
             active |= engine.step();
+            service.load.computed(clock());
+        }
+        if !active {
+            service.load.rest();
         }
         active
     }

@@ -11,6 +11,16 @@ use std::{
 use common::{Running, Script};
 use server::Health;
 
+/// What `/health` says, but for the times, which must be there.
+fn without_load(mut health: serde_json::Value) -> serde_json::Value {
+    let fields = health.as_object_mut().expect("an object");
+    for field in ["computing_ms", "serving_ms"] {
+        let time = fields.remove(field);
+        assert!(time.is_some_and(|time| time.is_u64()), "{field}");
+    }
+    health
+}
+
 #[test]
 fn health_tells_how_far_the_machine_has_come() {
     let server = Running::start("", None);
@@ -18,7 +28,7 @@ fn health_tells_how_far_the_machine_has_come() {
     let reply = client.get("/health");
     assert_eq!(reply.status, 503);
     assert_eq!(
-        reply.json(),
+        without_load(reply.json()),
         serde_json::json!({"state": "booting", "isa": "avx2", "vcpus": 2, "evidence": "none"})
     );
 
@@ -36,7 +46,7 @@ fn health_tells_how_far_the_machine_has_come() {
     let ready = Running::ready().connect().get("/health");
     assert_eq!(ready.status, 200);
     assert_eq!(
-        ready.json(),
+        without_load(ready.json()),
         serde_json::json!({
             "state": "ready", "isa": "avx2", "vcpus": 2, "boot_ms": 7, "model": "Tiny Qwen3", "evidence": "none"
         })

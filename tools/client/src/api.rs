@@ -183,6 +183,12 @@ pub struct Health {
     /// Why there is no newer one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence_failure: Option<String>,
+    /// What its first CPU has spent in the engine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub computing_ms: Option<u64>,
+    /// What its first CPU has spent awake on everything else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serving_ms: Option<u64>,
 }
 
 /// How far a server is.

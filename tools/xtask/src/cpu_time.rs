@@ -4,16 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
-use crate::failure::{Context, Failure, Result};
-
-/// Time that a process has spent on CPUs so far, with all its threads but without its children.
-pub fn of_process(process: u32) -> Result<Duration> {
-    let path = format!("/proc/{process}/stat");
-    let stat = fs::read_to_string(&path).context(format!("read {path}"))?;
-    let (_, ticks) =
-        parent_and_ticks(&stat).ok_or_else(|| Failure::new(format!("{path} is not understood")))?;
-    Ok(time(ticks))
-}
+use crate::failure::{Context, Result};
 
 /// Time that a process and all its descendants have spent on CPUs so far.
 pub fn of_tree(root: u32) -> Result<Duration> {
@@ -69,6 +60,6 @@ mod tests {
         let stat = "42 (a) b (c) S 7 1 1 0 -1 4194560 10 0 0 0 30 4 0 0 20 0 1 0";
         assert_eq!(parent_and_ticks(stat), Some((7, 34)));
         assert_eq!(parent_and_ticks("42 (a"), None);
-        assert!(of_process(std::process::id()).is_ok());
+        assert!(of_tree(std::process::id()).is_ok());
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     QuoteError,
     evidence::Standing,
     http::{Response, Status},
+    load::Load,
 };
 
 /// The state of the service.
@@ -70,6 +71,8 @@ struct Body<'a> {
     /// Why there is no newer one.
     #[serde(skip_serializing_if = "Option::is_none")]
     evidence_failure: Option<String>,
+    computing_ms: u128,
+    serving_ms: u128,
 }
 
 /// 200 when ready, 503 otherwise; the same JSON object either way.
@@ -78,6 +81,7 @@ pub(super) fn respond(
     platform: &Platform,
     model: Option<&str>,
     evidence: (Standing, Option<QuoteError>),
+    load: Load,
 ) -> Response {
     let mut body = Body {
         state: "booting",
@@ -89,6 +93,8 @@ pub(super) fn respond(
         model,
         evidence: evidence.0,
         evidence_failure: evidence.1.map(|error| error.to_string()),
+        computing_ms: load.computing.as_millis(),
+        serving_ms: load.serving.as_millis(),
     };
     let mut status = Status::SERVICE_UNAVAILABLE;
     match health {

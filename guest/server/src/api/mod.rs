@@ -33,6 +33,7 @@ use crate::{
     Health, Inference, Platform, WallClock,
     evidence::{Attestor, Ticket},
     http::{Method, Request, Response},
+    load::Load,
     tls::Session,
     vault::Vault,
 };
@@ -50,6 +51,7 @@ pub(crate) struct Service<I> {
     pub(crate) clock: Arc<dyn WallClock>,
     /// Monotonic time, as of the last poll.
     pub(crate) now: Duration,
+    pub(crate) load: Load,
     pub(crate) rng: SystemRandom,
     pub(crate) attestor: Attestor,
     pub(crate) vault: Vault,
@@ -95,7 +97,7 @@ impl<I: Inference> Service<I> {
                 let health = self.health_now();
                 let evidence = (self.attestor.standing(self.now), self.attestor.failure());
                 let model = self.model_name();
-                let response = health::respond(&health, &self.platform, model, evidence);
+                let response = health::respond(&health, &self.platform, model, evidence, self.load);
                 Ok(Reply::Whole(response))
             }
             "/attestation" => {

@@ -25,8 +25,8 @@ use crate::{
     identity::{BootKey, Candidate},
 };
 
-/// How long after the first failure, and at most after any, the next certificate is tried.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// How long after a failure the next certificate is tried: a host that can quote again has one within a second.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// What the certificates say besides what the registers do.
 pub(crate) struct Statement {
@@ -64,8 +64,6 @@ pub(crate) struct Attestor {
     certified: Option<u64>,
     /// When the certificate is to be replaced.
     due: Duration,
-    /// How long to wait after the next failure.
-    retry: Duration,
     job: Option<Job>,
     waiting: Vec<(Ticket, Challenge)>,
     capacity: usize,
@@ -119,7 +117,6 @@ impl Attestor {
             boot,
             key: BootKey::generate()?,
             version: 0,
-            retry: RETRY.0,
             job: None,
             waiting: Vec::new(),
             capacity,
@@ -281,7 +278,7 @@ impl Attestor {
         };
         if let Err(error) = started {
             self.failure = Some(error);
-            self.postpone(now);
+            self.due = now + RETRY;
         }
     }
 
@@ -342,7 +339,7 @@ impl Attestor {
             )
         });
         if installed.is_err() {
-            self.postpone(now);
+            self.due = now + RETRY;
         }
     }
 
@@ -358,13 +355,7 @@ impl Attestor {
         let leaf = certify(candidate, evidence, end).map_err(|_| QuoteError::Failed)?;
         self.current = Arc::new(leaf);
         self.certified = Some(version);
-        self.retry = RETRY.0;
         Ok(())
-    }
-
-    fn postpone(&mut self, now: Duration) {
-        self.due = now + self.retry;
-        self.retry = (2 * self.retry).min(RETRY.1);
     }
 
     /// Begins to answer as many of the waiting challenges as one quote can.

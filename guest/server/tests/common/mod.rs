@@ -136,7 +136,7 @@ impl Running {
                 }
                 // Until it is ready, if it can be; the certificate is replaced on the way.
                 for _ in 0..1000 {
-                    server.poll(Duration::from_millis(7));
+                    server.poll(|| Duration::from_millis(7));
                     if server.health() != Health::Warming {
                         break;
                     }
@@ -267,7 +267,7 @@ fn serve<I: Inference>(
         if let Some(key) = server.take_key() {
             open(server, model, key);
         }
-        if !server.poll(start.elapsed() + passed) {
+        if !server.poll(|| start.elapsed() + passed) {
             std::thread::sleep(Duration::from_micros(200));
         }
     }

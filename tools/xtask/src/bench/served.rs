@@ -1,7 +1,6 @@
 //! The image in the emulator, and clients that ask it for answers.
 
 use std::path::Path;
-use std::process;
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +10,6 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::workload::Workload;
-use crate::cpu_time;
 use crate::failure::{Context as _, Failure, Result, ensure};
 use crate::guest::{Counters, Guest, Ready, Setup};
 
@@ -33,6 +31,15 @@ pub enum Delivery {
     Whole,
     /// Every token at once in a record of its own.
     Streamed,
+}
+
+/// What the trust domain's first CPU spends its time on.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// In the engine, with all CPUs.
+    pub computing: Duration,
+    /// On everything else, while the engine waits.
+    pub serving: Duration,
 }
 
 /// A trust domain that serves.
@@ -75,10 +82,16 @@ impl Served {
         self.guest.counters()
     }
 
-    /// Time that the emulator, without the trust domain's own code, and the clients in this process have spent on CPUs.
-    pub fn surroundings(&mut self) -> Result<Duration> {
-        let emulator = self.guest.emulator()?;
-        Ok(cpu_time::of_process(emulator)? + cpu_time::of_process(process::id())?)
+    /// What the trust domain's first CPU has spent awake so far, by its own clock.
+    pub fn load(&self) -> Result<Load> {
+        let health = self.guest.client()?.health()?;
+        let told = |field: Option<u64>| {
+            field.ok_or_else(|| Failure::new("the guest does not say what it spends its time on"))
+        };
+        Ok(Load {
+            computing: Duration::from_millis(told(health.computing_ms)?),
+            serving: Duration::from_millis(told(health.serving_ms)?),
+        })
     }
 
     /// Fails if it does not run any more.

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::super::latency::Latency;
 use super::super::statistics::Percentiles;
 use super::super::workload::Workload;
-use super::{Round, median};
+use super::{Layer, Round, median};
 use crate::failure::{Result, ensure};
 
 /// Everything that was measured.
@@ -22,8 +22,8 @@ pub struct Report {
     pub memory_encryption: &'static str,
 }
 
-/// The layers with one number of answers at a time. Speeds are of all answers together, medians of the rounds; shares are of the time that
-/// decoding takes in the emulated trust domain, medians of what they are in each round.
+/// The layers with one number of answers at a time. Speeds are of all answers together, medians of the rounds; shares are of the time that the
+/// trust domain's engine takes, medians of what they are in each round.
 #[derive(Clone, Debug, Serialize)]
 pub struct Layers {
     pub streams: u32,
@@ -35,13 +35,15 @@ pub struct Layers {
     pub attested: f64,
     /// Of the time of the engine alone.
     pub emulator_percent: f64,
+    /// Connections, and answers in one piece.
+    pub serving_percent: f64,
+    /// What a record for every token adds to that.
     pub tls_percent: f64,
+    /// What attestation adds to both.
     pub attestation_percent: f64,
-    /// What of both were emulator and clients.
-    pub surroundings_percent: f64,
     pub host_calls_per_token: f64,
     pub host_calls_percent: f64,
-    /// TLS and attestation without emulator and clients, and calls to the host.
+    /// All of these.
     pub ours_percent: f64,
 }
 
@@ -56,12 +58,10 @@ impl Layers {
             let tokens = workload.steps() * f64::from(streams);
             of(&|round| tokens / seconds(round))
         };
-        let share =
-            |part: &dyn Fn(&Round) -> f64| of(&|round| part(round) / round.emulated.decode * 100.0);
-        let calls = |round: &Round| round.host_calls * exit_cost_us / 1e6;
-        let surroundings =
-            |round: &Round| round.attested.surroundings - round.emulated.surroundings;
-        let added = |round: &Round| round.attested.decode - round.emulated.decode;
+        let share = |part: &dyn Fn(&Round) -> f64| of(&|round| part(round) * 100.0);
+        let serving = |layer: &Layer| layer.serving / layer.computing;
+        let calls =
+            |round: &Round| round.host_calls * exit_cost_us / 1e6 / round.attested.computing;
         Self {
             streams,
             rounds: rounds.len(),
@@ -72,14 +72,14 @@ impl Layers {
             emulator_percent: of(&|round| {
                 (round.emulated.decode - round.alone) / round.alone * 100.0
             }),
-            tls_percent: share(&|round| round.tls.decode - round.emulated.decode),
-            attestation_percent: share(&|round| round.attested.decode - round.tls.decode),
-            surroundings_percent: share(&surroundings),
+            serving_percent: share(&|round| serving(&round.emulated)),
+            tls_percent: share(&|round| serving(&round.tls) - serving(&round.emulated)),
+            attestation_percent: share(&|round| serving(&round.attested) - serving(&round.tls)),
             host_calls_per_token: of(&|round| {
                 round.host_calls / f64::from(streams * workload.tokens)
             }),
             host_calls_percent: share(&calls),
-            ours_percent: share(&|round| added(round) - surroundings(round) + calls(round)),
+            ours_percent: share(&|round| serving(&round.attested) + calls(round)),
         }
     }
 }
@@ -135,28 +135,28 @@ impl Report {
                     layers.emulator_percent,
                     "the engine's time",
                 ),
-                share("TLS", layers.tls_percent, "decode"),
+                share(
+                    "connections, whole answers",
+                    layers.serving_percent,
+                    "computing",
+                ),
+                share(
+                    "TLS: a record for each token",
+                    layers.tls_percent,
+                    "computing",
+                ),
                 share(
                     "attestation, one for each answer",
                     layers.attestation_percent,
-                    "decode",
-                ),
-                share(
-                    "emulator and clients in these",
-                    layers.surroundings_percent,
-                    "decode",
+                    "computing",
                 ),
                 format!(
                     "{}: {:.2} for each token, {} us each",
-                    share("calls to the host", layers.host_calls_percent, "decode"),
+                    share("calls to the host", layers.host_calls_percent, "computing"),
                     layers.host_calls_per_token,
                     self.exit_cost_us
                 ),
-                share(
-                    "ours: the rest, and the calls",
-                    layers.ours_percent,
-                    "decode",
-                ),
+                share("ours: all four", layers.ours_percent, "computing"),
                 format!("  {:<34} {}", "memory encryption", self.memory_encryption),
             ]);
         }
@@ -194,26 +194,27 @@ mod tests {
             tokens: 101,
             huge_pages: true,
         };
-        let layer = |decode, surroundings| Layer {
+        let layer = |decode, serving| Layer {
             decode,
-            surroundings,
+            computing: 20.0,
+            serving,
         };
         let round = Round {
             alone: 9.0,
-            emulated: layer(10.0, 0.01),
-            tls: layer(10.1, 0.05),
-            attested: layer(10.2, 0.11),
+            emulated: layer(10.0, 0.02),
+            tls: layer(10.1, 0.06),
+            attested: layer(10.2, 0.16),
             host_calls: 2000.0,
         };
         let layers = Layers::new(2, &workload, 10.0, vec![round; 3]);
         assert_eq!(layers.emulated, 20.0);
         assert!((layers.emulator_percent - 100.0 / 9.0).abs() < 1e-9);
         for (percent, expected) in [
-            (layers.tls_percent, 1.0),
-            (layers.attestation_percent, 1.0),
-            (layers.surroundings_percent, 1.0),
-            (layers.host_calls_percent, 0.2),
-            (layers.ours_percent, 1.2),
+            (layers.serving_percent, 0.1),
+            (layers.tls_percent, 0.2),
+            (layers.attestation_percent, 0.5),
+            (layers.host_calls_percent, 0.1),
+            (layers.ours_percent, 0.9),
         ] {
             assert!((percent - expected).abs() < 1e-9, "{percent} {expected}");
         }
