@@ -18,8 +18,10 @@ use crate::image_step;
 use crate::interrupt;
 use crate::models;
 use crate::packages;
+use crate::pins::Pins;
 use crate::process;
-use crate::sealed::{Pins, SealedModel};
+use crate::release;
+use crate::sealed::SealedModel;
 use crate::tools;
 use crate::workspace::Workspace;
 use report::{Answer, Kept, Report};
@@ -99,7 +101,10 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
-    packages::provide(packages::RUN)?;
+    packages::provide(match arguments.backend {
+        Backend::Emulator => packages::BUILD,
+        Backend::Qemu => packages::RUN,
+    })?;
     let image = image_step::build(workspace)?;
     eprintln!("{image}");
     let model = match &arguments.model {
@@ -115,10 +120,10 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
         workspace.show(&sealed.file),
         workspace.show(&sealed.identity)
     );
-    let pins = Pins::write(workspace, &image, &directory)?;
-    let (pki, backend) = (pins.pki().display().to_string(), arguments.backend.name());
+    let pins = Pins::write(&release::manifest(workspace, &image)?, &directory)?;
+    let backend = arguments.backend.name();
     let emulator: &[&str] = match arguments.backend {
-        Backend::Emulator => &["--pki", &pki],
+        Backend::Emulator => &["--pki", pins.pki()],
         Backend::Qemu => &[],
     };
 
@@ -137,7 +142,7 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     let options = match arguments.backend {
         Backend::Emulator => {
             progress.wait_evidence()?;
-            pins.options()
+            pins.program()
         }
         Backend::Qemu => vec!["--insecure-no-tee".into()],
     };
@@ -161,7 +166,7 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     let verify = |more: &[&str]| {
         let mut verify = Command::new(&vitrine);
         verify.args(["verify", "--to", &address.to_string()]);
-        verify.args(pins.options());
+        verify.args(pins.program());
         verify.args(["--model-digest", &sealed.sealed_sha256]);
         process::output(verify.args(more), b"", EVIDENCE)
     };
@@ -207,14 +212,13 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
         start_to_ready_ms: start_to_ready.as_millis(),
         kept: arguments.keep.then(|| {
             let (process, log) = guest.keep();
-            let words = options.iter().map(|word| word.to_string_lossy());
             let digest = match arguments.backend {
                 Backend::Emulator => format!(" --model-digest {}", sealed.sealed_sha256),
                 Backend::Qemu => String::new(),
             };
             Kept {
                 address: address.to_string(),
-                options: words.collect::<Vec<_>>().join(" ") + &digest,
+                options: options.join(" ") + &digest,
                 process,
                 log,
             }

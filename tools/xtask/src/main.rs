@@ -19,6 +19,7 @@ mod lint;
 mod lockfiles;
 mod models;
 mod packages;
+mod pins;
 mod process;
 mod python;
 mod release;

@@ -5,9 +5,9 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use super::pins::Pins;
 use crate::failure::{Context as _, Result, ensure};
 use crate::guest::Guest;
+use crate::pins::Pins;
 use crate::process::Process;
 
 /// A running adversary.

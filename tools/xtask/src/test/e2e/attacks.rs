@@ -11,11 +11,12 @@ use synthesis::Mix;
 
 use super::super::Suite;
 use super::adversary::Adversary;
+use super::domains::{self, measure};
 use super::endpoint::Endpoint;
-use super::pins::{Pins, measure};
 use super::{ANSWER, World};
 use crate::failure::{Context as _, Result, ensure};
 use crate::guest::Guest;
+use crate::pins::Pins;
 use crate::process::{self, Output};
 
 const PROMPT: &str = "The combination of the vault is 2718281828.";
@@ -137,7 +138,7 @@ struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     fn new(world: &'a World) -> Result<Self> {
-        let pins = Pins::new(world, "attacks")?;
+        let pins = domains::pins(world, "attacks")?;
         let (model, other) = (world.model(Mix::Q4KM)?, world.model(Mix::Q8_0)?);
         let mut configurations = Vec::new();
         let mut digest = String::new();
@@ -154,9 +155,9 @@ impl<'a> Stage<'a> {
             pins.manifest()
         );
         Ok(Self {
-            current: pins.boot(world, &model, Some(CURRENT))?,
-            old: pins.boot(world, &model, Some(OLD))?,
-            other: pins.boot(world, &other, Some(CURRENT))?,
+            current: domains::boot(world, &pins, &model, Some(CURRENT))?,
+            old: domains::boot(world, &pins, &model, Some(OLD))?,
+            other: domains::boot(world, &pins, &other, Some(CURRENT))?,
             policy: pins.file("policy.toml", &policy)?.display().to_string(),
             pins,
             world,

@@ -6,12 +6,12 @@
 mod adversary;
 mod answers;
 mod attacks;
+mod domains;
 mod endpoint;
 mod failures;
 mod hostile;
 mod http;
 mod ovmf;
-mod pins;
 mod provision;
 mod proxy;
 mod sealed;

@@ -1,26 +1,27 @@
 //! `vitrine provision` and the two legs of trust, on a sealed model: the key goes to verified machines only, again after each restart, and
 //! the owner's word that it leaves there is what clients demand who know the owner's key.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
 use serde_json::Value;
 use synthesis::Mix;
 
 use super::super::Suite;
 use super::adversary::Adversary;
 use super::attacks::{Verdict, answered, mismatch, refused, unsatisfied};
+use super::domains::{self, measure};
 use super::endpoint::Endpoint;
-use super::pins::{Pins, measure};
 use super::{ANSWER, READY, World};
 use crate::failure::{Failure, Result, ensure};
 use crate::guest::{Guest, free_port};
 use crate::interrupt;
 use crate::packages::{Program, exists};
+use crate::pins::Pins;
 use crate::process::{self, Output, Process};
+use crate::sealed::SealedModel;
 
 /// For a key, or for sealing a small model.
 const SOON: Duration = Duration::from_secs(120);
@@ -74,20 +75,12 @@ pub fn run(suite: &mut Suite, world: &World) {
 struct Stage<'a> {
     world: &'a World,
     pins: Pins,
-    sealed: Sealed,
+    sealed: SealedModel,
     port: u16,
     guest: Guest,
     owner: Owner,
     other: Owner,
     watcher: Option<Process>,
-}
-
-/// What `vitrine seal --json` prints.
-#[derive(Deserialize)]
-struct Sealed {
-    sealed: PathBuf,
-    sealed_sha256: String,
-    identity: PathBuf,
 }
 
 /// An owner's keys, made by a program that is not ours.
@@ -121,18 +114,14 @@ impl Owner {
 
 impl<'a> Stage<'a> {
     fn new(world: &'a World) -> Result<Self> {
-        let pins = Pins::new(world, "provision")?;
-        let mut seal = world.vitrine(&["seal", "--json"]);
-        seal.arg(world.model(Mix::Q4KM)?);
-        seal.arg("--out").arg(pins.directory().join("model.age"));
-        seal.arg("--identity")
-            .arg(pins.directory().join("model.key"));
-        let sealed: Sealed = serde_json::from_str(&process::text(&mut seal, SOON)?)?;
+        let pins = domains::pins(world, "provision")?;
+        let model = world.model(Mix::Q4KM)?;
+        let sealed = SealedModel::make(&world.vitrine, &model, pins.directory())?;
         let port = free_port()?;
         let mut stage = Self {
             world,
             port,
-            guest: pins.start(world, &sealed.sealed, None, Some(port))?,
+            guest: domains::start(world, &pins, &sealed.file, None, Some(port))?,
             owner: Owner::new(pins.directory(), "owner")?,
             other: Owner::new(pins.directory(), "other")?,
             pins,
@@ -168,7 +157,7 @@ impl<'a> Stage<'a> {
     /// `vitrine provision` to an address, which the owner signs.
     fn provision(&self, address: &str) -> Command {
         let mut provision = self.world.vitrine(&["provision", "--to", address]);
-        provision.arg("--sealed").arg(&self.sealed.sealed);
+        provision.arg("--sealed").arg(&self.sealed.file);
         provision.arg("--identity").arg(&self.sealed.identity);
         provision.args(["--sign-with", &self.owner.private]);
         provision.args(self.pins.program());
@@ -238,7 +227,7 @@ fn another_owner_s_word_is_demanded_in_vain(stage: &mut Stage<'_>) -> Result<()>
 /// Nor for none.
 fn a_machine_without_an_owner_s_word_is_refused(stage: &mut Stage<'_>) -> Result<()> {
     let model = stage.world.model(Mix::Q8_0)?;
-    let guest = stage.pins.boot(stage.world, &model, None)?;
+    let guest = domains::boot(stage.world, &stage.pins, &model, None)?;
     let digest = measure(stage.world, &model, None)?.model.sha256.to_string();
     let output = stage.chat(&guest, &digest, &stage.owner)?;
     refused(&output, &unsatisfied("endorsement-missing"))
@@ -250,10 +239,8 @@ fn a_machine_that_restarts_is_given_its_key_again(stage: &mut Stage<'_>) -> Resu
         return Err(Failure::new("not run: nobody watches"));
     }
     stage.guest.stop();
-    let model = &stage.sealed.sealed;
-    stage.guest = stage
-        .pins
-        .start(stage.world, model, None, Some(stage.port))?;
+    let model = &stage.sealed.file;
+    stage.guest = domains::start(stage.world, &stage.pins, model, None, Some(stage.port))?;
     stage.guest.wait_ready(READY, || {})?;
     answered(&stage.chat(&stage.guest, &stage.sealed.sealed_sha256, &stage.owner)?)
 }

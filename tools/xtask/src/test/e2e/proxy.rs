@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use synthesis::Mix;
 
 use super::super::Suite;
+use super::domains::{self, measure};
 use super::endpoint::{Endpoint, SOON, Upstream};
-use super::pins::{Pins, measure};
 use super::{ANSWER, World};
 use crate::failure::{Failure, Result, ensure};
 use crate::guest::{Guest, free_port};
@@ -107,12 +107,12 @@ struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     fn new(world: &'a World) -> Result<Self> {
-        let pins = Pins::new(world, "proxy")?;
+        let pins = domains::pins(world, "proxy")?;
         let model = world.model(Mix::Q4KM)?;
         let trust = pins.accepting(&measure(world, &model, None)?.model.sha256.to_string());
-        let good = pins.boot(world, &model, None)?;
-        let twin = pins.boot(world, &model, None)?;
-        let other = pins.boot(world, &world.model(Mix::Q8_0)?, None)?;
+        let good = domains::boot(world, &pins, &model, None)?;
+        let twin = domains::boot(world, &pins, &model, None)?;
+        let other = domains::boot(world, &pins, &world.model(Mix::Q8_0)?, None)?;
         let nobody = format!("tcp://127.0.0.1:{}", free_port()?);
         let [first, second, third] = [&good, &twin, &other].map(|guest| guest.tcp().to_string());
         let mut options = vec!["--to", &third, &nobody, &first, &second];

@@ -12,8 +12,9 @@ use synthesis::Mix;
 use super::super::{ANSWER, READY, World, same_tokens};
 use crate::failure::{Context as _, Failure, Result, ensure};
 use crate::guest::{Guest, Ready, Setup};
+use crate::pins::Pins;
 use crate::process::{self, Output};
-use crate::sealed::{Pins, SealedModel};
+use crate::sealed::SealedModel;
 
 /// What every answer is asked with.
 const PROMPT: &str = "What is kept in a glass case?";
@@ -71,7 +72,7 @@ impl<'a> Fixture<'a> {
         let (plain, sealed) = seal(Mix::Q4KM)?;
         Ok(Self {
             world,
-            pins: Pins::write(&world.workspace, &world.image, directory)?,
+            pins: Pins::write(&world.manifest()?, directory)?,
             plain,
             sealed,
             other: seal(Mix::Q8_0)?.1,
@@ -80,8 +81,7 @@ impl<'a> Fixture<'a> {
 
     /// A machine in the emulator, with more of the emulator's arguments, and the text of its configuration.
     pub fn start(&self, model: &Path, more: &[&str], config: Option<&str>) -> Result<Guest> {
-        let pki = self.pins.pki().display().to_string();
-        let emulator = [&["--pki", &pki], more].concat();
+        let emulator = [&["--pki", self.pins.pki()], more].concat();
         let world = self.world;
         let setup = Setup {
             backend: "emulator",
@@ -113,7 +113,7 @@ impl<'a> Fixture<'a> {
         let mut program = self.world.vitrine(&[command, "--to", &address]);
         program.args(more);
         if !more.contains(&BLINDLY) {
-            program.args(self.pins.options());
+            program.args(self.pins.program());
         }
         process::output(&mut program, b"", ANSWER)
     }
