@@ -61,6 +61,7 @@ impl Evidence {
             Ok(TrustDomain {
                 quoter: Quoter::new(domain, arena, clock::now)?,
                 compile: sha384(executable),
+                failure: None,
             })
         });
         Ok(Self {
@@ -109,6 +110,8 @@ pub fn measure(register: ModelRegister, model: &ModelIdentity) -> Result<(), Mea
 struct TrustDomain {
     quoter: Quoter,
     compile: Sha384,
+    /// Why there was no quote when one was last wanted.
+    failure: Option<QuoteError>,
 }
 
 impl server::TrustDomain for TrustDomain {
@@ -117,7 +120,8 @@ impl server::TrustDomain for TrustDomain {
     }
 
     fn registers(&mut self) -> Result<Registers, server::QuoteError> {
-        let report = self.quoter.report(&[0; 64]).map_err(judge)?;
+        let report = self.quoter.report(&[0; 64]);
+        let report = report.map_err(|error| self.failed(error))?;
         Ok(Registers {
             mrtd: report.td.mr_td,
             rtmr: report.td.rtmr,
@@ -125,22 +129,30 @@ impl server::TrustDomain for TrustDomain {
     }
 
     fn start_quote(&mut self, report_data: &ReportData) -> Result<(), server::QuoteError> {
-        self.quoter.start(report_data.as_bytes()).map_err(judge)
+        let started = self.quoter.start(report_data.as_bytes());
+        started.map_err(|error| self.failed(error))
     }
 
     fn poll_quote(&mut self) -> Option<Result<Vec<u8>, server::QuoteError>> {
         let outcome = self.quoter.poll()?;
-        Some(outcome.map_err(judge))
+        if outcome.is_ok() {
+            self.failure = None;
+        }
+        Some(outcome.map_err(|error| self.failed(error)))
     }
 }
 
-/// What clients are told of a failure; the console gets all of it.
-fn judge(error: QuoteError) -> server::QuoteError {
-    println!("vitrine: no quote: {error}");
-    match error {
-        QuoteError::Refused(_) | QuoteError::Service(_) => server::QuoteError::Unavailable,
-        QuoteError::Timeout => server::QuoteError::Timeout,
-        QuoteError::NotOurs(_) => server::QuoteError::NotOurs,
-        QuoteError::Busy | QuoteError::Report(_) => server::QuoteError::Failed,
+impl TrustDomain {
+    /// What clients are told of a failure. The console gets all of it, once: the server tries again and again.
+    fn failed(&mut self, error: QuoteError) -> server::QuoteError {
+        if self.failure.replace(error) != Some(error) {
+            println!("vitrine: no quote: {error}");
+        }
+        match error {
+            QuoteError::Refused(_) | QuoteError::Service(_) => server::QuoteError::Unavailable,
+            QuoteError::Timeout => server::QuoteError::Timeout,
+            QuoteError::NotOurs(_) => server::QuoteError::NotOurs,
+            QuoteError::Busy | QuoteError::Report(_) => server::QuoteError::Failed,
+        }
     }
 }

@@ -72,8 +72,14 @@ impl fmt::Display for Failure {
 
 /// How far the model has come.
 enum Stage {
-    /// It is on its way; the percentage last printed.
-    Loading(Box<Model>, u8),
+    /// It is on its way.
+    Loading {
+        model: Box<Model>,
+        /// The percentage last printed.
+        printed: u8,
+        /// When it could begin: at once, or with its key.
+        since: Duration,
+    },
     /// It is there and being tried out.
     Warming,
     /// It is served, or never will be.
@@ -171,8 +177,11 @@ impl Service {
         };
         match model {
             Ok(model) => {
-                service.server.set_health(Health::Loading { percent: 0 });
-                service.stage = Stage::Loading(Box::new(model), 0);
+                service.stage = Stage::Loading {
+                    model: Box::new(model),
+                    printed: 0,
+                    since: clock::now(),
+                };
             }
             Err(failure) => service.fail(&failure),
         }
@@ -201,7 +210,7 @@ impl Service {
         }
         busy |= self.server.poll(clock::now);
         match self.stage {
-            Stage::Loading(..) => match self.load() {
+            Stage::Loading { .. } => match self.load() {
                 Ok(arrived) => busy |= arrived,
                 Err(failure) => self.fail(&failure),
             },
@@ -213,12 +222,18 @@ impl Service {
 
     /// Takes in the next piece of the model; with the last one, serves it. Returns whether there was one.
     fn load(&mut self) -> Result<bool, Failure> {
-        let Stage::Loading(model, printed) = &mut self.stage else {
+        let Stage::Loading {
+            model,
+            printed,
+            since,
+        } = &mut self.stage
+        else {
             return Ok(false);
         };
         let turn = match self.server.take_key() {
             Some((envelope, key)) => {
                 println!("vitrine: opening the sealed model");
+                *since = clock::now();
                 model.open(envelope, &key, self.team)
             }
             None => model.advance(self.team),
@@ -239,6 +254,11 @@ impl Service {
             }
             Turn::Refused(error) => println!("vitrine: the model was not opened: {error}"),
             Turn::Complete(contents) => {
+                println!(
+                    "vitrine: loaded {} MiB in {} ms",
+                    contents.memory.len() >> 20,
+                    (clock::now() - *since).as_millis()
+                );
                 self.stage = Stage::Warming;
                 self.open_model(contents)?;
             }

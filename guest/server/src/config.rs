@@ -10,8 +10,8 @@
 //!
 //! [limits]
 //! connections = 32           # open at a time
-//! queue = 32                 # requests waiting for the engine, before 429
-//! challenges = 32            # clients waiting for evidence, before 503
+//! queue = 16                 # requests waiting for the engine, before 429
+//! challenges = 8             # clients waiting for evidence, before 503
 //! request_bytes = 262144     # one request body
 //! header_bytes = 16384       # one request line with its headers
 //! answer_tokens = 1024       # answer of a chat request that does not say
@@ -180,8 +180,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 32,
-            queue: 32,
-            challenges: 32,
+            queue: 16,
+            challenges: 8,
             request_bytes: 256 << 10,
             header_bytes: 16 << 10,
             answer_tokens: 1024,

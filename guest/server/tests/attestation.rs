@@ -323,14 +323,8 @@ fn a_full_queue_turns_challenges_away_and_nothing_else() {
     eventually("the first quote", || domain.requests().len() == before + 1);
     clients[1].send_post("/attestation", request([1; 32], "session"));
     clients[2].send_post("/attestation", request([2; 32], "session"));
-    eventually("a full queue", || {
-        let mut late = server.connect_to_anybody();
-        // It waits in the queue itself until that is full.
-        late.send_post("/attestation", request([3; 32], "session"));
-        drop(late);
-        true
-    });
-    std::thread::sleep(Duration::from_millis(50));
+    // When this has an answer, every connection has had its turn since, and so the queue is full.
+    server.connect_to_anybody().get("/health");
     let reply = ask(&mut clients[3], [4; 32], "session");
     assert_eq!(
         (reply.status, &reply.json()["error"]["code"]),
@@ -352,6 +346,30 @@ fn standing(client: &mut Client) -> (Value, Value) {
         health["evidence"].clone(),
         health["evidence_failure"].clone(),
     )
+}
+
+#[test]
+fn nobody_is_served_before_the_first_quote_and_a_full_batch() {
+    let domain = Domain::default();
+    domain.allow(Some(0));
+    let server = start(&domain, "[model]\nmax_sequences = 5\n");
+    let mut client = server.connect_to_anybody();
+    assert_eq!(client.get("/health").json()["state"], "warming");
+    let refused = client.post("/v1/completions", json!({"prompt": "abc"}).to_string());
+    assert_eq!(
+        (refused.status, &refused.json()["error"]["code"]),
+        (503, &"model_not_ready".into())
+    );
+    let tried = server.watch.requests();
+    assert_eq!(tried.len(), 5);
+    // One token comes from the prompt, and the next from a step of all of them.
+    assert!(tried.iter().all(|request| request.max_tokens >= 2));
+    assert_eq!(server.watch.live(), 0);
+    domain.allow(None);
+    eventually("readiness", || {
+        client.get("/health").json()["state"] == "ready"
+    });
+    assert_eq!(server.watch.requests().len(), 5);
 }
 
 #[test]

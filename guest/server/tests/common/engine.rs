@@ -46,14 +46,13 @@ struct Seen {
 }
 
 impl Watch {
+    /// Every request so far.
+    pub fn requests(&self) -> Vec<Request> {
+        self.0.lock().unwrap().requests.clone()
+    }
+
     pub fn last_request(&self) -> Request {
-        self.0
-            .lock()
-            .unwrap()
-            .requests
-            .last()
-            .expect("a request")
-            .clone()
+        self.requests().pop().expect("a request")
     }
 
     /// The prompt of the last request, as text.
