@@ -30,7 +30,7 @@ use crate::evidence::{self, Evidence, MeasureError};
 use crate::inference::{self, Workers};
 use crate::model::{Model, ModelError, Turn};
 
-/// How long the machine sleeps between two looks at its devices while nothing happens, if one of them raises no interrupts.
+/// How long the machine sleeps between two looks at its devices while nothing happens, if one of them raises no interrupts. Quotes raise none.
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
 /// How long it sleeps if all do: timers of connections are this late at most.
 const PATIENCE: Duration = Duration::from_millis(25);
@@ -192,7 +192,11 @@ impl Service {
     pub fn run(mut self) -> ! {
         loop {
             if !self.turn() {
-                smp::idle(self.patience);
+                let patience = match self.server.awaits_quote() {
+                    true => POLL_INTERVAL,
+                    false => self.patience,
+                };
+                smp::idle(patience);
             }
         }
     }

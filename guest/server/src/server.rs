@@ -149,6 +149,11 @@ impl<S: Stream, I: Inference> Server<S, I> {
         self.service.health = health;
     }
 
+    /// Whether a quote is being made, of whose arrival no device tells.
+    pub fn awaits_quote(&self) -> bool {
+        self.service.attestor.awaits_quote()
+    }
+
     /// What `/health` reports.
     pub fn health(&self) -> Health {
         self.service.health_now()

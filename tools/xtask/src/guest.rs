@@ -341,7 +341,7 @@ impl Guest {
     }
 
     /// What `vitrine run` wrote so far, whole lines only.
-    fn lines(&self) -> Vec<String> {
+    pub fn lines(&self) -> Vec<String> {
         let bytes = fs::read(self.directory.path().join(LOG)).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
         let complete = text.rfind('\n').map_or("", |end| &text[..end]);

@@ -137,6 +137,11 @@ impl Attestor {
         self.domain.is_some()
     }
 
+    /// Whether a quote is being made.
+    pub(crate) fn awaits_quote(&self) -> bool {
+        self.job.is_some()
+    }
+
     /// Whether the current certificate says what there is to say, with evidence if there can be any.
     pub(crate) fn is_current(&self) -> bool {
         self.certified == Some(self.version)

@@ -1,25 +1,26 @@
 //! How long handshakes and attestations take, with nothing else to do and while answers of several lengths of context are computed.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use client::{Request, Session};
+use client::Request;
 use serde::Serialize;
 
-use super::served::{Delivery, Front, Served};
+use super::served::{Delivery, Front, Served, first_token};
 use super::statistics::Percentiles;
 use crate::failure::{Result, ensure};
 
 /// Bytes of an attestation.
 const EVIDENCE_LIMIT: usize = 1 << 20;
-/// More tokens than will be waited for.
-const ENDLESS: u32 = 1 << 10;
-/// What the server says in between is enough to know that it computes.
-const FIRST_PIECE: &[u8] = b"token_ids";
+/// Tokens of the answers that are computed meanwhile: few enough that the context is what it is said to be.
+const MEANWHILE: u32 = 256;
 
 /// Milliseconds in one situation.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Latency {
-    /// Tokens of the answer that is being computed meanwhile; none if nothing is.
+    /// Tokens before the answer that is being computed meanwhile; none if nothing is.
     pub context: Option<u32>,
     /// From connecting to the end of the TLS handshake.
     pub handshake_ms: Percentiles,
@@ -45,18 +46,25 @@ pub fn attest(front: &Front) -> Result<(Duration, Duration)> {
     Ok((handshake, asked.elapsed()))
 }
 
-/// Measures `samples` new connections, while an answer with `context` tokens of prompt is computed.
+/// Measures `samples` new connections, while an answer after `context` tokens is computed.
 pub fn measure(served: &Served, samples: u32, context: Option<u32>) -> Result<Latency> {
     let front = served.front()?;
-    let busy = context.map(|tokens| begin(&front, tokens)).transpose()?;
+    let mut decoding = None;
     let (mut handshakes, mut attestations) = (Vec::new(), Vec::new());
-    for _ in 0..samples {
+    while handshakes.len() < samples as usize {
+        if let Some(tokens) = context
+            && decoding.as_ref().is_none_or(Decoding::is_over)
+        {
+            decoding = Some(Decoding::begin(&front, tokens)?);
+        }
         let (handshake, attestation) = attest(&front)?;
+        if decoding.as_ref().is_some_and(Decoding::is_over) {
+            // For part of it nothing was computed.
+            continue;
+        }
         handshakes.push(handshake.as_secs_f64() * 1e3);
         attestations.push(attestation.as_secs_f64() * 1e3);
     }
-    // Closing the connection ends the answer.
-    drop(busy);
     Ok(Latency {
         context,
         handshake_ms: Percentiles::of(&handshakes),
@@ -64,29 +72,50 @@ pub fn measure(served: &Served, samples: u32, context: Option<u32>) -> Result<La
     })
 }
 
-/// Has an answer computed that goes on until the value is dropped; returns once its prompt is done.
-fn begin(front: &Front, context: u32) -> Result<client::Response> {
-    let prompt: Vec<u32> = (0..context).map(|index| 100 + index % 1000).collect();
-    let body = front.question(&prompt, ENDLESS, Delivery::Streamed)?;
-    let session: Session = front.connect()?;
-    let mut response = session.request(&Request::post("/v1/completions", &body))?;
-    ensure!(
-        response.status() == 200,
-        "the guest answers {}",
-        response.status()
-    );
-    let (mut part, mut seen) = (Vec::new(), Vec::new());
-    while !seen
-        .windows(FIRST_PIECE.len())
-        .any(|bytes| bytes == FIRST_PIECE)
-    {
-        response.read_part(&mut part)?;
-        ensure!(
-            !part.is_empty(),
-            "the answer ends before its first token: {}",
-            String::from_utf8_lossy(&seen)
-        );
-        seen.extend_from_slice(&part);
+/// An answer that is being computed, and taken in by a thread; dropping it closes its connection, which ends it.
+struct Decoding {
+    /// Set by either side.
+    over: Arc<AtomicBool>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Decoding {
+    /// Returns once the prompt of `context` tokens is done.
+    fn begin(front: &Front, context: u32) -> Result<Self> {
+        let prompt: Vec<u32> = (0..context).map(|index| 100 + index % 1000).collect();
+        let question = front.question(&prompt, MEANWHILE, Delivery::Streamed)?;
+        let mut response = first_token(front.connect()?, &question)?;
+        let over = Arc::new(AtomicBool::new(false));
+        let reader = thread::spawn({
+            let over = Arc::clone(&over);
+            move || {
+                let mut part = Vec::new();
+                while !over.load(Ordering::Relaxed)
+                    && response.read_part(&mut part).is_ok()
+                    && !part.is_empty()
+                {
+                    part.clear();
+                }
+                over.store(true, Ordering::Relaxed);
+            }
+        });
+        Ok(Self {
+            over,
+            reader: Some(reader),
+        })
     }
-    Ok(response)
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Decoding {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        if let Some(reader) = self.reader.take() {
+            // It panics nowhere, and the next token ends its wait.
+            let _ = reader.join();
+        }
+    }
 }

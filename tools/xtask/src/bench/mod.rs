@@ -1,10 +1,12 @@
-//! `cargo xtask bench`: what protection costs, measured against the same engine without it.
+//! `cargo xtask bench`: what protection costs.
 //!
-//! Both sides run on this machine, in turns, so that what else it does hits them alike; medians are compared. For numbers that mean something
+//! Both sides of each comparison run on this machine, in turns, so that what else it does hits them alike; medians are compared. For numbers that mean something
 //! the machine must have nothing else to do.
 
 mod alone;
+mod first_request;
 mod latency;
+mod opening;
 mod security_overhead;
 mod served;
 mod statistics;
@@ -27,6 +29,8 @@ pub struct Arguments {
 enum Benchmark {
     TdOverhead(td_overhead::Arguments),
     SecurityOverhead(security_overhead::Arguments),
+    FirstRequest(first_request::Arguments),
+    Opening(opening::Arguments),
 }
 
 /// Runs the command.
@@ -34,5 +38,7 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     match &arguments.benchmark {
         Benchmark::TdOverhead(arguments) => td_overhead::run(workspace, arguments),
         Benchmark::SecurityOverhead(arguments) => security_overhead::run(workspace, arguments),
+        Benchmark::FirstRequest(arguments) => first_request::run(workspace, arguments),
+        Benchmark::Opening(arguments) => opening::run(workspace, arguments),
     }
 }

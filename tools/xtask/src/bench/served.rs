@@ -5,7 +5,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use client::{Address, Connector, Options, Request, Session, Trust};
+use client::{Address, Connector, Options, Request, Response, Session, Trust};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -21,6 +21,8 @@ const CONNECT: Duration = Duration::from_secs(120);
 const ANSWER: Duration = Duration::from_secs(3600);
 /// Memory besides the model: the guest's own, and keys and values of as many answers as are computed together.
 const MEMORY_MIB: u64 = 1536;
+/// What the first piece of a streamed answer contains.
+const FIRST_PIECE: &[u8] = b"token_ids";
 /// Bytes of an answer.
 const BODY_LIMIT: usize = 16 << 20;
 
@@ -195,6 +197,30 @@ impl Front {
         });
         Ok(serde_json::to_vec(&body)?)
     }
+}
+
+/// Asks a question whose answer comes in pieces; returns once the first token is there.
+pub fn first_token(session: Session, question: &[u8]) -> Result<Response> {
+    let mut response = session.request(&Request::post("/v1/completions", question))?;
+    ensure!(
+        response.status() == 200,
+        "the guest answers {}",
+        response.status()
+    );
+    let (mut part, mut seen) = (Vec::new(), Vec::new());
+    while !seen
+        .windows(FIRST_PIECE.len())
+        .any(|bytes| bytes == FIRST_PIECE)
+    {
+        response.read_part(&mut part)?;
+        ensure!(
+            !part.is_empty(),
+            "the answer ends before its first token: {}",
+            String::from_utf8_lossy(&seen)
+        );
+        seen.extend_from_slice(&part);
+    }
+    Ok(response)
 }
 
 /// The whole answer to a question.

@@ -17,8 +17,12 @@ pub struct Report {
     pub tokens: u32,
     pub exit_cost_us: f64,
     pub most_percent: f64,
+    /// What handshake and attestation may take after the longest context, times the shortest.
+    pub most_growth: f64,
     pub layers: Vec<Layers>,
     pub latencies: Vec<Latency>,
+    /// Of the trust domain's memory, in this machine's pages of 2 MiB.
+    pub huge_page_bytes: u64,
     pub memory_encryption: &'static str,
 }
 
@@ -35,6 +39,9 @@ pub struct Layers {
     pub attested: f64,
     /// Of the time of the engine alone.
     pub emulator_percent: f64,
+    /// What clients wait longer with attested streams than with answers in one piece: smallest, median, largest. All of it, the machine's noise
+    /// included, which is why it is not judged.
+    pub clients_percent: [f64; 3],
     /// Connections, and answers in one piece.
     pub serving_percent: f64,
     /// What a record for every token adds to that.
@@ -60,8 +67,9 @@ impl Layers {
         };
         let share = |part: &dyn Fn(&Round) -> f64| of(&|round| part(round) * 100.0);
         let serving = |layer: &Layer| layer.serving / layer.computing;
-        let calls =
-            |round: &Round| round.host_calls * exit_cost_us / 1e6 / round.attested.computing;
+        let calls = |round: &Round| {
+            round.attested.host_calls * exit_cost_us / 1e6 / round.attested.computing
+        };
         Self {
             streams,
             rounds: rounds.len(),
@@ -72,16 +80,26 @@ impl Layers {
             emulator_percent: of(&|round| {
                 (round.emulated.decode - round.alone) / round.alone * 100.0
             }),
+            clients_percent: spread(&rounds),
             serving_percent: share(&|round| serving(&round.emulated)),
             tls_percent: share(&|round| serving(&round.tls) - serving(&round.emulated)),
             attestation_percent: share(&|round| serving(&round.attested) - serving(&round.tls)),
             host_calls_per_token: of(&|round| {
-                round.host_calls / f64::from(streams * workload.tokens)
+                round.attested.host_calls / f64::from(streams * workload.tokens)
             }),
             host_calls_percent: share(&calls),
             ours_percent: share(&|round| serving(&round.attested) + calls(round)),
         }
     }
+}
+
+/// See [`Layers::clients_percent`].
+fn spread(rounds: &[Round]) -> [f64; 3] {
+    let longer = |round: &Round| (round.attested.decode / round.emulated.decode - 1.0) * 100.0;
+    let values: Vec<f64> = rounds.iter().map(longer).collect();
+    let least = values.iter().copied().fold(f64::NAN, f64::min);
+    let most = values.iter().copied().fold(f64::NAN, f64::max);
+    [least, median(&values), most]
 }
 
 impl Report {
@@ -108,13 +126,24 @@ impl Report {
                 self.most_percent
             );
         }
+        for growth in growth(&self.latencies).into_iter().flatten() {
+            ensure!(
+                growth <= self.most_growth,
+                "handshake or attestation takes {growth:.2} times as long after the longest context, {} is allowed",
+                self.most_growth
+            );
+        }
         Ok(())
     }
 
     fn for_a_person(&self) -> String {
         let mut lines = vec![format!(
-            "{} Q4_K_M, {} CPUs, {}, answers of {} tokens",
-            self.shape, self.cpus, self.isa, self.tokens
+            "{} Q4_K_M, {} CPUs, {}, answers of {} tokens, {} MiB in 2 MiB pages",
+            self.shape,
+            self.cpus,
+            self.isa,
+            self.tokens,
+            self.huge_page_bytes >> 20
         )];
         for layers in &self.layers {
             lines.push(format!(
@@ -134,6 +163,16 @@ impl Report {
                     "the emulator's own",
                     layers.emulator_percent,
                     "the engine's time",
+                ),
+                format!(
+                    "{}, from {:.2} to {:.2}",
+                    share(
+                        "clients of the last wait longer by",
+                        layers.clients_percent[1],
+                        "the second"
+                    ),
+                    layers.clients_percent[0],
+                    layers.clients_percent[2]
                 ),
                 share(
                     "connections, whole answers",
@@ -177,8 +216,25 @@ impl Report {
                 numbers(&latency.attestation_ms)
             ));
         }
+        if let Some(growth) = growth(&self.latencies) {
+            lines.push(format!(
+                "  {:<34} {:>8.2} {:>26.2}",
+                "longest context, times the shortest", growth[0], growth[1]
+            ));
+        }
         lines.join("\n")
     }
+}
+
+/// How much longer handshakes and attestations take after the longest context than after the shortest one, by their medians.
+fn growth(latencies: &[Latency]) -> Option<[f64; 2]> {
+    let decoding = || latencies.iter().filter(|latency| latency.context.is_some());
+    let shortest = decoding().min_by_key(|latency| latency.context)?;
+    let longest = decoding().max_by_key(|latency| latency.context)?;
+    Some([
+        longest.handshake_ms.p50 / shortest.handshake_ms.p50,
+        longest.attestation_ms.p50 / shortest.attestation_ms.p50,
+    ])
 }
 
 #[cfg(test)]
@@ -198,13 +254,13 @@ mod tests {
             decode,
             computing: 20.0,
             serving,
+            host_calls: 2000.0,
         };
         let round = Round {
             alone: 9.0,
             emulated: layer(10.0, 0.02),
             tls: layer(10.1, 0.06),
             attested: layer(10.2, 0.16),
-            host_calls: 2000.0,
         };
         let layers = Layers::new(2, &workload, 10.0, vec![round; 3]);
         assert_eq!(layers.emulated, 20.0);
