@@ -47,7 +47,7 @@ impl SecureRandom for Entropy {
     }
 }
 
-/// The one key is generated at boot; none is ever loaded.
+/// Every key is generated here; none is ever loaded.
 #[derive(Debug)]
 struct NoStoredKeys;
 

@@ -153,16 +153,23 @@ fn ranges(program: &Program<'_>, start: u64, end: u64) -> Vec<(String, u64, u64)
         .collect()
 }
 
-/// The sensitive instructions of a piece of code, each kind once.
-fn sensitive(bytes: &[u8], address: u64, width: u32) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
+/// The sensitive instructions of a piece of code, each kind once, with its number if that is not one.
+fn sensitive(bytes: &[u8], address: u64, width: u32) -> Vec<String> {
+    let mut found = BTreeMap::<String, usize>::new();
     let decoder = Decoder::with_ip(width, bytes, address, DecoderOptions::NONE);
-    for instruction in decoder {
-        if let Some(name) = name(&instruction) {
-            found.insert(name);
-        }
+    for name in decoder
+        .into_iter()
+        .filter_map(|instruction| name(&instruction))
+    {
+        *found.entry(name).or_default() += 1;
     }
+    let found = found.into_iter();
     found
+        .map(|(name, count)| match count {
+            1 => name,
+            count => format!("{name} x{count}"),
+        })
+        .collect()
 }
 
 /// The first STI whose next instruction is neither HLT nor TDCALL. Behind STI the processor takes no interrupt for one instruction, so in front
@@ -284,10 +291,6 @@ fn name(instruction: &Instruction) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn names(bytes: &[u8], width: u32) -> Vec<String> {
-        sensitive(bytes, 0x1000, width).into_iter().collect()
-    }
-
     #[test]
     fn interrupts_are_enabled_right_before_a_halt_only() {
         let stray = |bytes: &[u8]| stray_interrupt_window(bytes, 0x1000, 64);
@@ -323,14 +326,18 @@ mod tests {
             (&[0x0f, 0x01, 0x38], "INVLPG"),
             (&[0xcd, 0x80], "INT"),
             (&[0x06], "INVALID"),
+            (&[0x0f, 0xa2, 0x90, 0x0f, 0xa2], "CPUID x2"),
         ] {
-            assert_eq!(names(bytes, 64), [expected], "{bytes:x?}");
+            assert_eq!(sensitive(bytes, 0x1000, 64), [expected], "{bytes:x?}");
         }
-        assert_eq!(names(&[0x66, 0xea, 0, 0, 0, 0, 8, 0], 16), ["JMP"]);
+        assert_eq!(
+            sensitive(&[0x66, 0xea, 0, 0, 0, 0, 8, 0], 0x1000, 16),
+            ["JMP"]
+        );
         // xor eax, eax; mov eax, ecx; call; ret; int3; ud2; mfence
         let plain = [
             0x31, 0xc0, 0x89, 0xc8, 0xe8, 0, 0, 0, 0, 0xc3, 0xcc, 0x0f, 0x0b, 0x0f, 0xae, 0xf0,
         ];
-        assert!(names(&plain, 64).is_empty());
+        assert!(sensitive(&plain, 0x1000, 64).is_empty());
     }
 }

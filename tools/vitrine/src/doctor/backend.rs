@@ -16,6 +16,8 @@ use crate::run::{Backend, QuoteService};
 
 /// The first kernel whose KVM hosts trust domains.
 const TDX_KERNEL: (u32, u32) = (6, 16);
+/// The first kernel that makes huge pages of shared memory on demand (`MADV_COLLAPSE`).
+const COLLAPSE_KERNEL: (u32, u32) = (6, 1);
 /// What the kernels for AVX-512 use, as `/proc/cpuinfo` names it.
 const AVX512: &[&str] = &[
     "avx512f",
@@ -195,27 +197,32 @@ fn instructions(machine: &Machine, without: State) -> Check {
     }
 }
 
-/// Shared memory in pages of 2 MiB, by which the emulator backs a guest.
+/// Shared memory in pages of 2 MiB, by which the emulator backs a guest. It makes them itself (`MADV_COLLAPSE`), whatever the system's setting
+/// is, unless that denies them.
 fn huge_pages(machine: &Machine) -> Check {
     let name = "huge pages";
-    let advice = "as root: echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled";
-    match machine.read("/sys/kernel/mm/transparent_hugepage/shmem_enabled") {
-        // The setting in force is in brackets.
-        Some(setting) => match setting
-            .split_once('[')
-            .and_then(|(_, rest)| rest.split_once(']'))
-        {
-            Some((now @ ("always" | "within_size" | "advise" | "force"), _)) => {
-                Check::good(name, format!("for shared memory: {now}"))
-            }
-            Some((now, _)) => Check::poor(name, format!("for shared memory: {now}"), advice),
-            None => Check::poor(name, setting, advice),
-        },
-        None => Check::poor(
+    let slower = "without them answers come more slowly";
+    let Some(setting) = machine.read("/sys/kernel/mm/transparent_hugepage/shmem_enabled") else {
+        let advice = format!("use a kernel built with CONFIG_TRANSPARENT_HUGEPAGE; {slower}");
+        return Check::poor(name, "the kernel has none for shared memory", advice);
+    };
+    // The setting in force is in brackets.
+    if setting.contains("[deny]") {
+        let advice = format!(
+            "as root: echo never > /sys/kernel/mm/transparent_hugepage/shmem_enabled; {slower}"
+        );
+        return Check::poor(name, "denied for shared memory", advice);
+    }
+    match machine.kernel() {
+        Some((_, version)) if version >= COLLAPSE_KERNEL => {
+            Check::good(name, "the emulator can make them")
+        }
+        Some((release, _)) => Check::poor(
             name,
-            "the kernel has none for shared memory",
-            "use a kernel built with CONFIG_TRANSPARENT_HUGEPAGE; with 4 KiB pages answers come more slowly",
+            format!("Linux {release} makes none on demand"),
+            format!("use Linux 6.1 or later; {slower}"),
         ),
+        None => Check::poor(name, "the kernel does not tell its version", slower),
     }
 }
 

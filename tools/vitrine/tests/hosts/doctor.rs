@@ -155,14 +155,27 @@ fn the_emulator_needs_no_tdx() {
     write(
         &root,
         "sys/kernel/mm/transparent_hugepage/shmem_enabled",
-        "always advise [never]",
+        "always within_size advise never [deny] force",
     );
     write(&root, "proc/cpuinfo", "flags : avx2 fma f16c avx512f");
     let (_, findings, _) = doctor(&root, &["--backend", "emulator"]);
     let (state, advice) = check(&findings, "huge pages");
     assert_eq!(state, "poor");
-    assert!(advice.contains("echo advise"), "{advice}");
+    assert!(advice.contains("echo never"), "{advice}");
     assert_eq!(check(&findings, "instructions").0, "poor");
+
+    write(
+        &root,
+        "sys/kernel/mm/transparent_hugepage/shmem_enabled",
+        "always within_size advise [never] deny force",
+    );
+    let (_, findings, _) = doctor(&root, &["--backend", "emulator"]);
+    assert_eq!(check(&findings, "huge pages").0, "good");
+    write(&root, "proc/sys/kernel/osrelease", "5.15.0");
+    let (_, findings, _) = doctor(&root, &["--backend", "emulator"]);
+    let (state, advice) = check(&findings, "huge pages");
+    assert_eq!(state, "poor");
+    assert!(advice.contains("Linux 6.1"), "{advice}");
 
     write(&root, "proc/cpuinfo", "flags : sse2");
     let (code, findings, _) = doctor(&root, &["--backend", "emulator"]);
