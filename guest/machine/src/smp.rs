@@ -18,8 +18,8 @@ use loader::layout::TRAMPOLINE;
 use crate::sync::SpinLock;
 use crate::{apic, clock, cpu, fatal, interrupts, paging, platform};
 
-/// How long a CPU spins before it halts.
-const SPIN: Duration = Duration::from_micros(100);
+/// How long a CPU spins before it halts: longer than others take for their parts of a task, also where a host takes them away for a moment.
+const SPIN: Duration = Duration::from_micros(500);
 /// How long CPUs get to appear. Real ones need a millisecond; emulated ones on a busy host much more.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
 /// Each worker's stack, above a page that is not mapped.
