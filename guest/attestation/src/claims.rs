@@ -4,6 +4,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use crate::Sha384;
 use crate::cbor::{DecodeError, Reader, Writer};
@@ -17,6 +18,10 @@ pub const MAX_ADVISORIES: usize = 64;
 pub const MAX_ADVISORY: usize = 32;
 /// An encoded claims buffer is never longer.
 pub const MAX_CLAIMS_BUFFER: usize = 8 << 10;
+
+/// How long before it is made a certificate begins to be valid: room for a client's slow clock. Clients subtract it to know when the server
+/// will have another one.
+pub const BACKDATING: Duration = Duration::from_secs(2 * 60);
 
 /// The name of our claims among those of CCC Interoperable RA-TLS.
 const CLAIMS: &str = "vitrine.v1";

@@ -10,7 +10,10 @@ mod key;
 use alloc::{sync::Arc, vec, vec::Vec};
 use core::{fmt, str::FromStr, time::Duration};
 
-use attestation::{certificate::EXTENSION_ID, claims::Validity as Period};
+use attestation::{
+    certificate::EXTENSION_ID,
+    claims::{BACKDATING, Validity as Period},
+};
 use rustls::{pki_types::CertificateDer, sign::CertifiedKey};
 use x509_cert::{
     TbsCertificate,
@@ -34,8 +37,6 @@ use x509_cert::{
 
 use key::{EcdsaSignature, Key};
 
-/// How far before the current time a certificate becomes valid: room for a client's slow clock.
-const BACKDATING: Duration = Duration::from_secs(2 * 60);
 /// RFC 5280: TLS server authentication.
 const ID_KP_SERVER_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
 /// The names the certificate is good for, the first being its subject as well.

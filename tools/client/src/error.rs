@@ -108,7 +108,10 @@ impl fmt::Display for Error {
                 for code in &report.findings {
                     write!(f, ", {}", code.name())?;
                 }
-                Ok(())
+                match report.deciding() {
+                    Some(check) => write!(f, "\n{check}"),
+                    None => Ok(()),
+                }
             }
             Self::Random => f.write_str("the system has no random numbers"),
             Self::Tls(error) => write!(f, "TLS: {error}"),

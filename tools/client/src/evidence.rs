@@ -17,11 +17,10 @@ use verifier::{
 
 use crate::error::Error;
 use crate::session::{Request, Session};
+use crate::term::Term;
 
 /// What to wait if the server does not say, and the least to wait.
 const RETRY: Duration = Duration::from_secs(1);
-/// The last second of the year 9999, which no certificate outlives.
-const LAST_SECOND: u64 = 253_402_300_799;
 /// Bytes of a refusal worth reading.
 const REFUSAL_LIMIT: usize = 64 << 10;
 
@@ -82,16 +81,14 @@ pub struct Proof {
     pub evidence: VerifiedEvidence,
     /// The certificate's first and last second, since 1970.
     pub validity: (u64, u64),
+    /// The last second of the owner's endorsement, if one was demanded.
+    pub endorsed_until: Option<u64>,
 }
 
 impl Proof {
-    /// When the server will have another certificate: it makes one after two thirds of the life of each. Evidence is not older than
-    /// this for anything that is asked.
-    pub fn renewal(&self) -> SystemTime {
-        let (first, last) = self.validity;
-        // The certificate is dated back a little, so that what is left of it then is more than a quarter.
-        let left = last.saturating_sub(first) / 4;
-        UNIX_EPOCH + Duration::from_secs(last.saturating_sub(left).min(LAST_SECOND))
+    /// How long it holds.
+    pub fn term(&self) -> Term {
+        Term::new(self.validity, self.endorsed_until)
     }
 }
 
@@ -149,6 +146,7 @@ pub(crate) fn prove(
         return Err(refusal(vec![report, fresh]));
     }
     let mut reports = vec![report, fresh];
+    let mut endorsed_until = None;
     let session = match judge.owner() {
         None => session,
         Some(owner) => {
@@ -161,6 +159,7 @@ pub(crate) fn prove(
                 judge.judged(&whole);
                 return Err(refusal(reports));
             }
+            endorsed_until = verifier::endorsed_until(&shown);
             session
         }
     };
@@ -169,6 +168,7 @@ pub(crate) fn prove(
         reports,
         evidence,
         validity,
+        endorsed_until,
     };
     Ok((session, proof))
 }

@@ -63,6 +63,11 @@ impl<S: Read + Write> Connection<S> {
         }
     }
 
+    /// Another one is set on the stream.
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
+    }
+
     /// The stream below.
     pub fn stream(&self) -> &S {
         self.stream.get_ref()

@@ -41,6 +41,7 @@ mod evidence;
 mod http;
 mod session;
 mod sse;
+mod term;
 mod tls;
 mod transport;
 
@@ -53,3 +54,4 @@ pub use client::{ChatStream, Client};
 pub use error::Error;
 pub use evidence::{Judge, Pinned, Proof};
 pub use session::{Connector, Interrupter, Options, Request, Response, Session, Trust};
+pub use term::Term;

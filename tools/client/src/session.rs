@@ -34,6 +34,8 @@ pub struct Options {
     pub trust: Trust,
     /// For the connection and each step of its handshake.
     pub connect_timeout: Duration,
+    /// For each silence while the server proves itself. A guest waits 40 seconds for a quote.
+    pub proof_timeout: Duration,
     /// For each silence within an answer. A long prompt is silent until its first token.
     pub answer_timeout: Duration,
     /// How long requests are sent on a connection after it was verified. It is less if its certificate is to be replaced before.
@@ -41,11 +43,12 @@ pub struct Options {
 }
 
 impl Options {
-    /// Ten seconds to connect, ten minutes of silence, and ten minutes until a connection is verified anew.
+    /// Ten seconds to connect, a minute for the proof, ten minutes of silence within an answer, and ten minutes until a connection is verified anew.
     pub fn new(trust: Trust) -> Self {
         Self {
             trust,
             connect_timeout: Duration::from_secs(10),
+            proof_timeout: Duration::from_secs(60),
             answer_timeout: Duration::from_secs(600),
             max_age: Duration::from_secs(600),
         }
@@ -91,35 +94,34 @@ impl Connector {
             tls.complete_io(&mut transport)
                 .map_err(|error| self.judge_handshake(Error::from_io(error, timeout)))?;
         }
-        let timeout = self.options.answer_timeout;
-        transport
-            .set_timeout(timeout)
-            .map_err(|error| Error::from_io(error, timeout))?;
         let host = match address {
             Address::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
             Address::Tcp { host, port } => format!("{host}:{port}"),
             Address::Vsock { .. } | Address::Unix { .. } => "localhost".to_owned(),
         };
-        let session = Session {
+        let mut session = Session {
             connection: Connection::new(StreamOwned::new(tls, transport), timeout),
             host,
             proof: None,
             until: Instant::now() + self.options.max_age,
         };
         match &self.options.trust {
-            Trust::InsecureNoTee => Ok(session),
+            Trust::InsecureNoTee => {}
             Trust::Evidence(judge) => {
+                session.set_timeout(self.options.proof_timeout)?;
                 let patience = self.options.connect_timeout;
-                let (session, proof) = evidence::prove(session, &**judge, patience)?;
-                let left = proof.renewal().duration_since(SystemTime::now());
-                let left = left.unwrap_or_default().max(LEAST_AGE);
-                Ok(Session {
-                    until: Instant::now() + left.min(self.options.max_age),
+                let (proved, proof) = evidence::prove(session, &**judge, patience)?;
+                let max_age = self.options.max_age;
+                let left = proof.term().left(SystemTime::now(), LEAST_AGE, max_age);
+                session = Session {
+                    until: Instant::now() + left,
                     proof: Some(Box::new(proof)),
-                    ..session
-                })
+                    ..proved
+                };
             }
         }
+        session.set_timeout(self.options.answer_timeout)?;
+        Ok(session)
     }
 
     /// What a handshake that failed says of the server: one that does not sign with its certificate's key shows somebody else's.
@@ -180,6 +182,16 @@ impl Session {
     /// Whether its time is up: what is asked next goes over a connection that is verified anew.
     pub fn is_due(&self) -> bool {
         Instant::now() >= self.until
+    }
+
+    /// Bounds each silence from now on.
+    fn set_timeout(&mut self, timeout: Duration) -> Result<(), Error> {
+        let transport = &self.connection.stream().sock;
+        transport
+            .set_timeout(timeout)
+            .map_err(|error| Error::from_io(error, timeout))?;
+        self.connection.set_timeout(timeout);
+        Ok(())
     }
 
     /// The connection's exporter (RFC 8446, 7.5).

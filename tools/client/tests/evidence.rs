@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use attestation::challenge::{Answer, Challenge, EXPORTER_LABEL, Purpose, Role, tree};
 use attestation::claims::Model;
@@ -22,7 +22,7 @@ use rustls::crypto::ring as provider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use verifier::{Code, Collateral, Scope, Verifier};
+use verifier::{Code, Collateral, Scope, Verifier, date};
 
 /// What a server does with a challenge.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,8 @@ enum Conduct {
     Replaying,
     /// Says that it has no evidence.
     Silent,
+    /// Says nothing.
+    Hanging,
     /// Shows the domain's certificate and has another key.
     Impostor,
 }
@@ -98,6 +100,9 @@ impl Server {
         };
         let (status, body) = match (line.as_str(), self.conduct) {
             ("POST /attestation HTTP/1.1", Conduct::Silent) => (501, b"{}".to_vec()),
+            ("POST /attestation HTTP/1.1", Conduct::Hanging) => loop {
+                thread::park();
+            },
             ("POST /attestation HTTP/1.1", Conduct::Busy) if count == 1 => (503, b"{}".to_vec()),
             ("POST /attestation HTTP/1.1", conduct) => {
                 let body: serde_json::Value = serde_json::from_str(&body).unwrap();
@@ -225,6 +230,22 @@ impl Judge for Pins {
     }
 }
 
+/// The same, an hour later.
+struct Late;
+
+impl Judge for Late {
+    fn verifier(&self) -> Verifier {
+        Verifier {
+            now: domain::NOW + 3600,
+            ..verifier(pins())
+        }
+    }
+
+    fn collateral(&self, _quote: &[u8]) -> Result<Collateral, Code> {
+        Ok(collateral())
+    }
+}
+
 /// The same, and demands an owner's word.
 struct Owned(PublicKey);
 
@@ -273,9 +294,10 @@ fn an_honest_domain_is_asked_after_it_has_proved_itself() {
         let proof = session.proof().unwrap();
         assert_eq!(proof.evidence.claims, server.domain.claims);
         assert_eq!(proof.validity, (domain::NOW - 60, domain::NOW + 600));
-        // After two thirds of ten minutes, and before the end.
-        let renewal = proof.renewal().duration_since(UNIX_EPOCH).unwrap();
-        assert_eq!(renewal.as_secs(), domain::NOW + 600 - 165);
+        // As if it had been made two minutes after its first second: a third before the end.
+        let renewal = proof.term().renewal.duration_since(UNIX_EPOCH).unwrap();
+        assert_eq!(renewal.as_secs(), domain::NOW + 600 - 180);
+        assert_eq!(proof.term().end, None);
         let response = session.request(&Request::get("/health")).unwrap();
         assert_eq!(response.status(), 200);
         assert_eq!(server.requests().last().unwrap(), "GET /health HTTP/1.1");
@@ -323,6 +345,9 @@ fn an_owner_s_word_is_a_second_leg() {
     let reports = &session.proof().unwrap().reports;
     assert_eq!(reports.len(), 3);
     assert_eq!(reports[2].checks[0].name, "owner's endorsement");
+    let end = session.proof().unwrap().term().end.unwrap();
+    let end = end.duration_since(UNIX_EPOCH).unwrap();
+    assert_eq!(end.as_secs(), domain::NOW);
     drop(session);
     let found = finding_of(&demanding([1; 32]), &address);
     assert_eq!(found, Code::EndorsementSignature);
@@ -337,6 +362,37 @@ fn a_domain_without_fresh_evidence_is_refused() {
     let (server, address) = Server::start(Domain::new(), Conduct::Silent);
     assert_eq!(finding(&address), Code::AnswerMissing);
     assert_eq!(server.requests(), [CHALLENGE]);
+}
+
+#[test]
+fn a_domain_that_says_nothing_is_given_up_long_before_an_answer_is() {
+    let (server, address) = Server::start(Domain::new(), Conduct::Hanging);
+    let mut options = Options::new(Trust::Evidence(Arc::new(Pins(Scope::Everything))));
+    options.proof_timeout = Duration::from_millis(300);
+    let outcome = Connector::new(options).unwrap().connect(&address);
+    let error = outcome.map(|_| ()).unwrap_err();
+    assert!(matches!(error, Error::Timeout(after) if after < Duration::from_secs(1)));
+    assert_eq!(server.requests(), [CHALLENGE]);
+}
+
+#[test]
+fn a_refusal_says_what_was_expected_and_found() {
+    let (_, address) = Server::start(Domain::new(), Conduct::Honest);
+    let late = Trust::Evidence(Arc::new(Late));
+    let connector = Connector::new(Options::new(late)).unwrap();
+    let words = connector
+        .connect(&address)
+        .map(|_| ())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        words.contains("evidence-mismatch, server-clock-skew"),
+        "{words}"
+    );
+    // Both times: the client's, and the certificate's last second.
+    for moment in [domain::NOW + 3600, domain::NOW + 600] {
+        assert!(words.contains(&date::format(moment)), "{words}");
+    }
 }
 
 #[test]

@@ -1,9 +1,8 @@
 //! The seam to verification: whoever opens connections, judges them first.
 
 use core::fmt;
-use std::time::SystemTime;
 
-use client::{Address, Error, Proof, Session};
+use client::{Address, Error, Proof, Session, Term};
 use verifier::Report;
 
 /// Opens connections to servers and judges what they show.
@@ -31,8 +30,8 @@ pub struct Shown {
     pub reports: Vec<Report>,
     /// SHA-384 of its certificate: connections to one server that show another are from before or after a change of keys.
     pub certificate: Option<[u8; 48]>,
-    /// When the server will have another certificate, and this one is to be used no more.
-    pub renew: Option<SystemTime>,
+    /// How long that holds.
+    pub term: Option<Term>,
 }
 
 impl From<&Proof> for Shown {
@@ -40,7 +39,7 @@ impl From<&Proof> for Shown {
         Self {
             reports: proof.reports.clone(),
             certificate: Some(proof.evidence.certificate),
-            renew: Some(proof.renewal()),
+            term: Some(proof.term()),
         }
     }
 }
@@ -72,8 +71,11 @@ impl fmt::Display for Refusal {
                     return f.write_str("no evidence");
                 };
                 write!(f, "{}", report.verdict)?;
-                match report.findings.first() {
-                    Some(code) => write!(f, " ({})", code.name()),
+                if let Some(code) = report.findings.first() {
+                    write!(f, " ({})", code.name())?;
+                }
+                match report.deciding() {
+                    Some(check) => write!(f, ": {check}"),
                     None => Ok(()),
                 }
             }

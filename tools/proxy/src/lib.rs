@@ -5,7 +5,7 @@
 //! what each server showed. How a connection is verified is the business of a [`Dialer`].
 //!
 //! - A request goes to the first server that can take it; one that fails its verification is skipped until it passes again.
-//! - A connection serves until its evidence is to be renewed ([`Shown::renew`]) or it is too old. What is being answered then is
+//! - A connection serves until its evidence is to be renewed ([`Shown::term`]) or it is too old. What is being answered then is
 //!   answered to its end; after that the connection is closed and a new one is verified.
 //! - A client that leaves cancels its answer.
 

@@ -14,6 +14,10 @@ use crate::upstream::{Lease, Upstream};
 const CHECK_INTERVAL: Duration = Duration::from_secs(20);
 /// The least time between two looks at a server.
 const LEAST_INTERVAL: Duration = Duration::from_millis(200);
+/// How long a request waits for the first server that is verified, longer than it takes to give one up that does not answer; and how often it
+/// looks.
+const FIRST_WORD: Duration = Duration::from_secs(15);
+const LOOK: Duration = Duration::from_millis(10);
 /// Bytes of a server's health.
 const HEALTH_LIMIT: usize = 64 << 10;
 
@@ -76,15 +80,19 @@ impl Pool {
         self.limits.pause
     }
 
-    /// A connection for a request to any server but those `tried`: the least busy one first, equals in turn. None if no server
-    /// is left that may be used.
+    /// A connection for a request to any server but those `tried`: of the accepted ones the least busy, equals in turn. Others, which may
+    /// hang, are tried only when no accepted one has a connection to give. None if no server is left that may be used.
     pub(crate) fn lease(&self, tried: &[Arc<Upstream>]) -> Option<Lease> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.upstreams.len().max(1);
         let (before, from) = self.upstreams.split_at_checked(turn)?;
         let untried =
             |upstream: &&Arc<Upstream>| !tried.iter().any(|other| Arc::ptr_eq(other, upstream));
         let mut candidates: Vec<_> = from.iter().chain(before).filter(untried).collect();
-        candidates.sort_by_key(|upstream| upstream.state().busy);
+        wait_for_first_word(&candidates);
+        candidates.sort_by_key(|upstream| {
+            let state = upstream.state();
+            (!state.is_accepted(), state.busy)
+        });
         let lease = candidates
             .into_iter()
             .find_map(|upstream| self.connection(upstream))?;
@@ -143,6 +151,17 @@ impl Pool {
             }
             None => self.limits.pause,
         }
+    }
+}
+
+/// Waits while servers are being tried for the first time, until one may be used.
+fn wait_for_first_word(upstreams: &[&Arc<Upstream>]) {
+    let deadline = Instant::now() + FIRST_WORD;
+    while !upstreams.iter().any(|one| one.state().is_accepted())
+        && upstreams.iter().any(|one| one.state().is_unknown())
+        && Instant::now() < deadline
+    {
+        thread::sleep(LOOK);
     }
 }
 

@@ -149,13 +149,12 @@ impl Upstream {
         let Shown {
             reports,
             certificate,
-            renew,
+            term,
         } = shown;
-        let left = renew.map_or(limits.max_age, |renew| {
-            renew.duration_since(SystemTime::now()).unwrap_or_default()
-        });
         // A server that is late with its new certificate is not to be asked for it without a pause.
-        let left = left.max(limits.pause).min(limits.max_age);
+        let left = term.map_or(limits.max_age, |term| {
+            term.left(SystemTime::now(), limits.pause, limits.max_age)
+        });
         let mut state = self.state();
         state.idle.retain(|idle| idle.certificate == certificate);
         state.certificate = certificate;
@@ -198,6 +197,16 @@ impl Upstream {
 }
 
 impl State {
+    /// Whether the last connection to it was accepted.
+    pub(crate) fn is_accepted(&self) -> bool {
+        matches!(self.standing, Standing::Accepted)
+    }
+
+    /// Whether it is being tried for the first time.
+    pub(crate) fn is_unknown(&self) -> bool {
+        matches!(self.standing, Standing::Unknown)
+    }
+
     /// Connections at rest.
     pub(crate) fn idle(&self) -> usize {
         self.idle.len()
@@ -205,7 +214,7 @@ impl State {
 
     /// Whether it was accepted, and all connections are in use.
     pub(crate) fn is_at_work(&self) -> bool {
-        matches!(self.standing, Standing::Accepted) && self.idle.is_empty() && self.busy > 0
+        self.is_accepted() && self.idle.is_empty() && self.busy > 0
     }
 
     fn judge(&mut self, standing: Standing) {

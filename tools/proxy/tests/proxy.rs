@@ -4,7 +4,7 @@ mod common;
 
 use std::io::Read;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Judge, Orders, Upstream, ask, eventually, get, hasty, post, send, start, status};
 use proxy::{Limits, WeakerMode};
@@ -107,6 +107,34 @@ fn without_a_verified_server_nothing_is_sent() {
         assert!(reply.contains("evidence-mismatch (not-fresh)"), "{reply}");
     }
     assert!(bad.requests().is_empty());
+}
+
+#[test]
+fn nobody_waits_for_a_server_that_says_nothing() {
+    let judge = Judge::default();
+    let (silent, good) = (Upstream::silent(), Upstream::start());
+    let proxy = start(&judge, &[&silent, &good], hasty());
+    // From the first request on, whoever's turn it is: giving the silent one up takes ten seconds each time.
+    let asked = Instant::now();
+    for _ in 0..8 {
+        assert!(ask(proxy, &post(PROMPT)).starts_with("HTTP/1.1 200 OK\r\n"));
+    }
+    assert!(
+        asked.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        asked.elapsed()
+    );
+    assert_eq!(good.requests().len(), 8);
+    // Nor while all of the good one's connections are in use.
+    *good.part.lock().unwrap() = Duration::from_millis(100);
+    let answers: Vec<_> = (0..4).map(|_| send(proxy, &post(STREAMED))).collect();
+    for mut answer in answers {
+        let mut whole = String::new();
+        answer.read_to_string(&mut whole).unwrap();
+        assert!(whole.ends_with("0\r\n\r\n"), "{whole}");
+    }
+    assert_eq!(good.requests().len(), 12);
+    assert_ne!(status(proxy)["upstreams"][0]["standing"], "accepted");
 }
 
 #[test]

@@ -99,6 +99,11 @@ pub fn endorsed_key(evidence: &VerifiedEvidence, shown: &[u8]) -> Result<Vec<u8>
     }
 }
 
+/// The last second of what an owner left, whatever it is worth. `shown` is the body of `GET /endorsement`.
+pub fn endorsed_until(shown: &[u8]) -> Option<u64> {
+    Some(Shown::parse(shown)?.endorsement?.not_after)
+}
+
 const OWNER: &str = "owner's endorsement";
 
 fn judge(

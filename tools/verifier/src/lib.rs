@@ -34,7 +34,7 @@ pub use anchor::TrustAnchor;
 pub use certificate::{MAX_CERTIFICATE, UntrustedCertificate, certificate_der};
 pub use code::{Class, Code};
 pub use collateral::{Collateral, MAX_COLLATERAL, Subject};
-pub use endorsement::{MAX_ENDORSEMENT, endorsed_key};
+pub use endorsement::{MAX_ENDORSEMENT, endorsed_key, endorsed_until};
 pub use fresh::Connection;
 pub use policy::{ManifestKey, ManifestSource, NewestReleases, Policy, PolicyError, Release};
 pub use policy_file::{MAX_POLICY, parse_model_digest};

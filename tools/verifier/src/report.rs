@@ -80,6 +80,18 @@ pub struct Check {
     pub outcome: Outcome,
 }
 
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            name,
+            expected,
+            found,
+            ..
+        } = self;
+        write!(f, "{name}: expected {expected}; found {found}")
+    }
+}
+
 /// The checks so far.
 #[derive(Debug, Default)]
 pub(crate) struct Table(Vec<Check>);
@@ -207,6 +219,18 @@ pub struct Report {
 }
 
 impl Report {
+    /// The check that decided the verdict, if one did.
+    pub fn deciding(&self) -> Option<&Check> {
+        let code = self.findings.first()?;
+        self.failed(*code)
+    }
+
+    /// The first check that failed with this code.
+    fn failed(&self, code: Code) -> Option<&Check> {
+        let mut checks = self.checks.iter();
+        checks.find(|check| check.outcome == Outcome::Failed(code))
+    }
+
     /// The judgement of a certificate, together with that of the answer to a challenge on its connection.
     #[must_use]
     pub fn with_answer(self, answer: Self) -> Self {
@@ -254,10 +278,7 @@ impl Report {
             })
         });
         let findings = self.findings.iter().map(|code| {
-            let check = self
-                .checks
-                .iter()
-                .find(|check| check.outcome == Outcome::Failed(*code));
+            let check = self.failed(*code);
             serde_json::json!({
                 "code": code.name(),
                 "class": class_name(code.class()),

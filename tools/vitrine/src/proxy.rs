@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use client::{Address, Connector, Options};
 use proxy::{Dialed, Dialer, Limits, Pool, Refusal, Shown, WeakerMode};
-use verifier::Scope;
+use verifier::{Code, Report, Scope};
 
 use crate::failure::Failure;
 use crate::owner::Owner;
@@ -37,7 +37,7 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
     max_age: u32,
     /// Accept servers that are not in a trust domain: whoever runs them reads everything (development only)
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["Trust", "Owner"])]
     insecure_no_tee: bool,
     #[command(flatten)]
     trust: Trust,
@@ -112,22 +112,36 @@ impl Judge {
         })
     }
 
-    fn say(&self, address: &Address, words: String) {
+    /// Says what a server has come to, unless that was the last thing said of it. `kind` tells two such things apart: the words may name a
+    /// time.
+    fn say(&self, address: &Address, kind: String, words: &str) {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         let address = address.to_string();
-        if said.get(&address) != Some(&words) {
-            eprintln!("{address}: {}", terminal::printable(&words));
-            said.insert(address, words);
+        if said.get(&address) != Some(&kind) {
+            eprintln!("{address}: {}", terminal::printable(words));
+            said.insert(address, kind);
         }
     }
+}
+
+/// What decided against a server.
+fn findings(reports: &[Report]) -> &[Code] {
+    reports.last().map_or(&[], |report| &report.findings)
 }
 
 impl Dialer for Judge {
     fn dial(&self, address: &Address) -> Result<Dialed, Refusal> {
         let dialed = self.connector.connect(address).map_err(Refusal::from);
         match &dialed {
-            Ok(_) => self.say(address, "accepted".to_owned()),
-            Err(refusal) => self.say(address, refusal.to_string()),
+            Ok(_) => self.say(address, "accepted".to_owned(), "accepted"),
+            Err(refusal) => {
+                let words = refusal.to_string();
+                let kind = match refusal {
+                    Refusal::Evidence(reports) => format!("{:?}", findings(reports)),
+                    Refusal::Connection(_) => words.clone(),
+                };
+                self.say(address, kind, &words);
+            }
         }
         let session = dialed?;
         let shown = session.proof().map(Shown::from).unwrap_or_default();

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use client::{Address, Connector, Options, Trust};
+use client::{Address, Connector, Options, Term, Trust};
 use proxy::{Dialed, Dialer, Limits, Pool, Refusal, Shown, WeakerMode};
 use rustls::crypto::ring;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -29,9 +29,8 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    pub fn start() -> Arc<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let upstream = Arc::new(Self {
+    fn at(listener: &TcpListener) -> Arc<Self> {
+        Arc::new(Self {
             address: format!("tcp://{}", listener.local_addr().unwrap())
                 .parse()
                 .unwrap(),
@@ -39,7 +38,23 @@ impl Upstream {
             status: AtomicUsize::new(200),
             part: Mutex::default(),
             broken: AtomicUsize::new(0),
+        })
+    }
+
+    /// One that takes connections and says nothing.
+    pub fn silent() -> Arc<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let upstream = Self::at(&listener);
+        thread::spawn(move || {
+            let connections: Vec<_> = listener.incoming().collect();
+            drop(connections);
         });
+        upstream
+    }
+
+    pub fn start() -> Arc<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let upstream = Self::at(&listener);
         let (tls, server) = (tls(), Arc::clone(&upstream));
         thread::spawn(move || {
             for stream in listener.incoming() {
@@ -79,7 +94,8 @@ impl Upstream {
         pieces.push("e\r\ndata: [DONE]\n\n\r\n".to_owned());
         pieces.push("0\r\n\r\n".to_owned());
         for piece in pieces {
-            thread::sleep(*self.part.lock().unwrap());
+            let part = *self.part.lock().unwrap();
+            thread::sleep(part);
             if stream
                 .write_all(piece.as_bytes())
                 .and_then(|()| stream.flush())
@@ -182,7 +198,10 @@ impl Dialer for Judge {
             shown: Shown {
                 reports: vec![report(Verdict::Accepted)],
                 certificate: orders.certificate,
-                renew: orders.renew.map(|left| SystemTime::now() + left),
+                term: orders.renew.map(|left| Term {
+                    renewal: SystemTime::now() + left,
+                    end: None,
+                }),
             },
         })
     }

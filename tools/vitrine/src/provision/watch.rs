@@ -58,6 +58,7 @@ fn look(address: &Address, patience: Duration) -> Result<Health, client::Error> 
 struct Guest {
     /// The boot that had the key last.
     had: Boot,
+    /// The first line of what was said last.
     said: String,
 }
 
@@ -85,10 +86,12 @@ impl Guest {
             },
             Err(error) => error.to_string(),
         };
-        if words == self.said {
+        // What follows the first line may name the time.
+        let news = words.lines().next().unwrap_or_default();
+        if news == self.said {
             return None;
         }
-        self.said.clone_from(&words);
+        news.clone_into(&mut self.said);
         Some(words)
     }
 }
