@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::sync::Arc;
 
-use client::{Address, Client, Options};
+use client::{Address, Client, Health, Options};
 use verifier::Scope;
 
 use crate::failure::Failure;
@@ -17,7 +17,7 @@ pub struct Connection {
     #[arg(long, value_name = "ADDRESS")]
     to: Address,
     /// Accept a server that is not in a trust domain: whoever runs it reads everything (development only)
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["Trust", "Owner"])]
     insecure_no_tee: bool,
     /// Verify a connection anew before it is used after this time
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
@@ -29,6 +29,17 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// Whether the server is not asked for evidence.
+    pub fn is_insecure(&self) -> bool {
+        self.insecure_no_tee
+    }
+
+    /// What a server says of itself over a connection that nobody has judged. Nothing private is sent.
+    pub fn unverified_health(&self) -> Result<Health, client::Error> {
+        let options = Options::new(client::Trust::InsecureNoTee);
+        Client::new(self.to.clone(), options)?.health()
+    }
+
     /// A client; warns on stderr when it is told to trust blindly.
     pub fn client(&self) -> Result<Client, Failure> {
         let trust = match self.insecure_no_tee {

@@ -42,7 +42,7 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS", required = true, num_args = 1..)]
     to: Vec<Address>,
     /// Accept guests that are not in a trust domain: whoever runs them can read the model (development only)
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["Trust", "sign_with"])]
     insecure_no_tee: bool,
     #[command(flatten)]
     trust: crate::trust::Trust,
@@ -53,7 +53,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     identity: PathBuf,
     /// Sign for the key, and endorse each guest, with this private key (Ed25519, PEM)
-    #[arg(long, value_name = "FILE", conflicts_with = "insecure_no_tee")]
+    #[arg(long, value_name = "FILE")]
     sign_with: Option<PathBuf>,
     /// How long clients are to accept the endorsement
     #[arg(long, value_name = "DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3650))]

@@ -1,6 +1,7 @@
 //! `vitrine run`: boots an image, shows its console, waits until it serves, and ends it on Ctrl-C.
 
 mod accelerator;
+mod advice;
 mod console;
 mod emulated;
 mod guest;
@@ -298,30 +299,18 @@ fn report(args: &Args, plan: &Plan, process: u32, state: State<'_>) {
         println!("{}", serde_json::json!(report));
         return;
     }
-    let command = match (ready, &args.model) {
-        (None, Some(model)) => {
-            println!("the guest waits for its model's key; Ctrl-C stops it. In another terminal:");
-            let sealed = model.display().to_string();
-            format!(
-                "provision --sealed {} --identity FILE",
-                shell::join([sealed])
-            )
-        }
-        _ => {
-            println!("the guest is ready; Ctrl-C stops it. In another terminal:");
-            "chat".to_owned()
-        }
-    };
-    // Outside a trust domain there is nothing to verify.
-    let insecure = match args.backend {
-        Backend::Qemu | Backend::Emulator => " --insecure-no-tee",
-        Backend::Tdx => "",
-    };
+    let waits = args.model.as_deref().filter(|_| ready.is_none());
+    match waits {
+        Some(_) => print!("the guest waits for its model's key"),
+        None => print!("the guest is ready"),
+    }
+    println!("; Ctrl-C stops it. In another terminal:");
     for address in &plan.addresses {
-        println!(
-            "  vitrine {command} --to {}{insecure}",
-            shell::join([address])
-        );
+        let command = match waits {
+            Some(model) => advice::provision(args, model, address),
+            None => advice::chat(args, address),
+        };
+        println!("  {command}");
     }
 }
 

@@ -18,6 +18,9 @@ fn vitrine(arguments: &[&str]) -> Output {
         .unwrap()
 }
 
+/// A SHA-256 that is nobody's, or an Ed25519 key.
+const DIGEST: &str = "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
+
 /// What a command that must succeed prints.
 fn stdout(arguments: &[&str]) -> String {
     let output = vitrine(arguments);
@@ -257,6 +260,39 @@ fn mistakes_are_usage_errors_that_say_what_is_wrong() {
         let (code, words) = failure(arguments);
         assert_eq!(code, 2, "{arguments:?}: {words}");
         assert!(words.contains(word), "{arguments:?}: {words}");
+    }
+}
+
+/// Whoever waives evidence cannot demand any besides: nothing of it would be looked at.
+#[test]
+fn pins_beside_a_waiver_are_a_usage_error() {
+    let to = ["--to", "tcp://127.0.0.1:1", "--insecure-no-tee"];
+    let talking = [&["--owner-key", DIGEST][..]];
+    let releasing = [&["--sign-with", "owner.pem"][..]];
+    let model = ["--sealed", "model.age", "--identity", "model.key"];
+    for (command, own, more) in [
+        (&["chat", "--prompt", "x"][..], &talking, &[][..]),
+        (&["health"], &talking, &[]),
+        (&["proxy"], &talking, &[]),
+        (&["provision"], &releasing, &model),
+    ] {
+        let judged: [&[&str]; 7] = [
+            &["--policy", "policy.toml"],
+            &["--manifest", "manifest.json"],
+            &["--manifest", "manifest.json", "--manifest-key", "key.pub"],
+            &["--model-digest", DIGEST],
+            &["--config", "default"],
+            &["--test-root", "root.pem"],
+            &["--collateral", "collateral.json"],
+        ];
+        for pin in judged.iter().chain(own) {
+            let arguments = [command, &to, more, pin].concat();
+            let (code, words) = failure(&arguments);
+            assert_eq!(code, 2, "{arguments:?}: {words}");
+            for word in ["--insecure-no-tee", "cannot be used with", pin[0]] {
+                assert!(words.contains(word), "{arguments:?}: {words}");
+            }
+        }
     }
 }
 
