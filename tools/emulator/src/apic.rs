@@ -7,11 +7,52 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// First x2APIC register, as an MSR.
+/// First x2APIC register, as an MSR (SDM vol. 3, APIC chapter: x2APIC register address space).
 const X2APIC: u32 = 0x800;
+/// Registers by their offset from it (the same).
+mod register {
+    pub const TASK_PRIORITY: u32 = 0x08;
+    pub const PROCESSOR_PRIORITY: u32 = 0x0a;
+    pub const END_OF_INTERRUPT: u32 = 0x0b;
+    pub const IN_SERVICE: u32 = 0x10;
+    pub const IN_SERVICE_LAST: u32 = 0x17;
+    pub const TRIGGER_MODE: u32 = 0x18;
+    pub const TRIGGER_MODE_LAST: u32 = 0x1f;
+    pub const REQUESTED: u32 = 0x20;
+    pub const REQUESTED_LAST: u32 = 0x27;
+    pub const SELF_IPI: u32 = 0x3f;
+}
 
-/// Vectors below this are exceptions; a local APIC does not take them.
+/// A local APIC does not take vectors below this (SDM vol. 3, APIC chapter: valid interrupt vectors).
 const FIRST_VECTOR: u8 = 16;
+/// Bit of an entry of the local vector table: masked (SDM vol. 3, APIC chapter: local vector table).
+const MASKED: u64 = 1 << 16;
+
+/// Bits 3, 1 and 0 of the timer's divide configuration (SDM vol. 3, APIC chapter: APIC timer).
+const DIVIDE_BITS: u64 = 0b1011;
+
+/// Fields of the interrupt command register (SDM vol. 3, APIC chapter: interrupt command register, and x2APIC's form of it).
+mod command {
+    /// Bits 10:8: delivery mode. A message's data has it in the same place (the same chapter: message data register format).
+    pub const MODE_SHIFT: u32 = 8;
+    pub const FIXED: u64 = 0;
+    pub const LOWEST_PRIORITY: u64 = 1;
+    pub const NMI: u64 = 4;
+    /// Bit 11: the destination is a logical one.
+    pub const LOGICAL: u64 = 1 << 11;
+    /// Bits 19:18: destination shorthand.
+    pub const SHORTHAND_SHIFT: u32 = 18;
+    pub const NO_SHORTHAND: u64 = 0;
+    pub const SELF: u64 = 1;
+    pub const ALL: u64 = 2;
+    /// Bits 63:32: destination.
+    pub const DESTINATION_SHIFT: u32 = 32;
+    pub const EVERYBODY: u32 = u32::MAX;
+}
+
+/// A message's address: bits 31:20 say that it is one, bits 19:12 its destination (SDM vol. 3, APIC chapter: message address register format).
+const MESSAGES: u64 = 0xfee;
+const MESSAGE_TO_ALL: u32 = 0xff;
 
 /// A set of vectors.
 #[derive(Debug, Default)]
@@ -57,6 +98,7 @@ pub struct LocalApic {
     task_priority: AtomicU64,
     deadline: Mutex<Option<Instant>>,
     timer: AtomicU64,
+    divide: AtomicU64,
     waker: Mutex<Option<Box<dyn Wake>>>,
 }
 
@@ -156,7 +198,7 @@ impl LocalApic {
         if deadline.is_some_and(|deadline| deadline <= now) {
             *deadline = None;
             let timer = self.timer.load(Ordering::SeqCst);
-            let masked = timer & 1 << 16 != 0;
+            let masked = timer & MASKED != 0;
             if !masked && timer as u8 >= FIRST_VECTOR {
                 self.requested.set(timer as u8);
                 self.posted.store(true, Ordering::SeqCst);
@@ -169,6 +211,23 @@ impl LocalApic {
         self.timer.store(entry, Ordering::SeqCst);
     }
 
+    /// Sets the timer's divide configuration.
+    pub fn set_divide(&self, configuration: u64) {
+        self.divide
+            .store(configuration & DIVIDE_BITS, Ordering::SeqCst);
+    }
+
+    /// The timer's divide configuration.
+    pub fn divide(&self) -> u64 {
+        self.divide.load(Ordering::SeqCst)
+    }
+
+    /// How many periods of the bus make one of the timer: 2, 4, 8 and so on to 128, and 1 for 7.
+    pub fn divisor(&self) -> u32 {
+        let bits = self.divide();
+        1 << (((bits & 3 | bits >> 1 & 4) + 1) & 7)
+    }
+
     /// The local vector table's timer entry.
     pub fn timer(&self) -> u64 {
         self.timer.load(Ordering::SeqCst)
@@ -177,11 +236,16 @@ impl LocalApic {
     /// Reads a register that a TD reads without the host; none for others.
     pub fn read(&self, msr: u32) -> Option<u64> {
         Some(match msr.checked_sub(X2APIC)? {
-            0x08 => self.task_priority.load(Ordering::SeqCst),
-            0x0a => u64::from(self.processor_priority()),
-            index @ 0x10..=0x17 => self.in_service.register(index - 0x10),
-            0x18..=0x1f => 0,
-            index @ 0x20..=0x27 => self.requested.register(index - 0x20),
+            register::TASK_PRIORITY => self.task_priority.load(Ordering::SeqCst),
+            register::PROCESSOR_PRIORITY => u64::from(self.processor_priority()),
+            index @ register::IN_SERVICE..=register::IN_SERVICE_LAST => {
+                self.in_service.register(index - register::IN_SERVICE)
+            }
+            // Nothing is level-triggered.
+            register::TRIGGER_MODE..=register::TRIGGER_MODE_LAST => 0,
+            index @ register::REQUESTED..=register::REQUESTED_LAST => {
+                self.requested.register(index - register::REQUESTED)
+            }
             _ => return None,
         })
     }
@@ -189,14 +253,18 @@ impl LocalApic {
     /// Writes a register that a TD writes without the host. `Some(false)` is a value the processor refuses.
     pub fn write(&self, msr: u32, value: u64) -> Option<bool> {
         match msr.checked_sub(X2APIC)? {
-            0x08 if value <= 0xff => self.task_priority.store(value, Ordering::SeqCst),
-            0x0b if value == 0 => {
+            register::TASK_PRIORITY if value <= 0xff => {
+                self.task_priority.store(value, Ordering::SeqCst)
+            }
+            register::END_OF_INTERRUPT if value == 0 => {
                 if let Some(vector) = self.in_service.highest() {
                     self.in_service.clear(vector);
                 }
             }
-            0x3f if value <= 0xff => self.post(value as u8),
-            0x08 | 0x0b | 0x3f => return Some(false),
+            register::SELF_IPI if value <= 0xff => self.post(value as u8),
+            register::TASK_PRIORITY | register::END_OF_INTERRUPT | register::SELF_IPI => {
+                return Some(false);
+            }
             _ => return None,
         }
         Some(true)
@@ -212,18 +280,21 @@ impl Apics {
         Self((0..count).map(|_| LocalApic::default()).collect())
     }
 
-    /// A write to the interrupt command register, x2APIC form (Intel SDM vol. 3, 11.12.9), by vCPU `from`.
+    /// A write to the interrupt command register, x2APIC form, by vCPU `from`.
     pub fn command(&self, from: u32, value: u64) {
-        let (vector, mode) = (value as u8, value >> 8 & 7);
-        let destination = (value >> 32) as u32;
+        let (vector, mode) = (value as u8, value >> command::MODE_SHIFT & 7);
+        let destination = (value >> command::DESTINATION_SHIFT) as u32;
         for (index, apic) in self.0.iter().enumerate() {
             let index = index as u32;
-            let addressed = match value >> 18 & 3 {
-                0 if destination == u32::MAX => true,
-                0 if value & 1 << 11 != 0 => logical(destination, index),
-                0 => destination == index,
-                1 => index == from,
-                2 => true,
+            let addressed = match value >> command::SHORTHAND_SHIFT & 3 {
+                command::NO_SHORTHAND if destination == command::EVERYBODY => true,
+                command::NO_SHORTHAND if value & command::LOGICAL != 0 => {
+                    logical(destination, index)
+                }
+                command::NO_SHORTHAND => destination == index,
+                command::SELF => index == from,
+                command::ALL => true,
+                // All but this one.
                 _ => index != from,
             };
             if addressed {
@@ -232,31 +303,56 @@ impl Apics {
         }
     }
 
-    /// A message-signalled interrupt (Intel SDM vol. 3, 11.11).
+    /// A message-signalled interrupt.
     pub fn message(&self, address: u64, data: u32) {
-        if address >> 20 != 0xfee {
+        if address >> 20 != MESSAGES {
             return;
         }
         let destination = (address >> 12 & 0xff) as u32;
         for (index, apic) in self.0.iter().enumerate() {
-            if destination == 0xff || destination == index as u32 {
-                send(apic, u64::from(data >> 8 & 7), data as u8);
+            if destination == MESSAGE_TO_ALL || destination == index as u32 {
+                send(apic, u64::from(data >> command::MODE_SHIFT & 7), data as u8);
             }
         }
     }
 }
 
-/// Logical x2APIC destinations: 16 processors in a cluster.
+/// Logical x2APIC destinations: cluster in bits 31:16, one bit for each of its 16 processors (SDM vol. 3, APIC chapter: logical destination mode
+/// in x2APIC mode).
 fn logical(destination: u32, index: u32) -> bool {
     destination >> 16 == index >> 4 && destination & 1 << (index & 15) != 0
 }
 
 fn send(apic: &LocalApic, mode: u64, vector: u8) {
     match mode {
-        // Fixed and lowest priority.
-        0 | 1 => apic.post(vector),
-        4 => apic.post_nmi(),
+        command::FIXED | command::LOWEST_PRIORITY => apic.post(vector),
+        command::NMI => apic.post_nmi(),
         // INIT and SIPI do not exist in a TD, SMI neither.
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Configuration and divisor, from the manual's figure.
+    #[test]
+    fn the_timer_is_divided_as_configured() {
+        let table = [
+            (0b0000, 2),
+            (0b0001, 4),
+            (0b0010, 8),
+            (0b0011, 16),
+            (0b1000, 32),
+            (0b1001, 64),
+            (0b1010, 128),
+            (0b1011, 1),
+        ];
+        let apic = LocalApic::default();
+        for (configuration, divisor) in table {
+            apic.set_divide(configuration);
+            assert_eq!((apic.divide(), apic.divisor()), (configuration, divisor));
+        }
     }
 }

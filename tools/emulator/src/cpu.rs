@@ -2,7 +2,7 @@
 //!
 //! Vector and floating-point registers are not here: they stay in the tracee, where the guest's code runs.
 
-/// Number of a general-purpose register in [`Registers::gpr`], as instructions encode it.
+/// Number of a general-purpose register in [`Registers::gpr`], as instructions encode it (SDM vol. 2D, B.1.4).
 pub mod gpr {
     pub const RAX: usize = 0;
     pub const RCX: usize = 1;
@@ -22,7 +22,7 @@ pub mod gpr {
     pub const R15: usize = 15;
 }
 
-/// Number of a segment register in [`Cpu::selectors`], as instructions encode it.
+/// Number of a segment register in [`Cpu::selectors`], as instructions encode it (SDM vol. 2D, B.1.4).
 pub mod segment {
     pub const ES: usize = 0;
     pub const CS: usize = 1;
@@ -32,7 +32,7 @@ pub mod segment {
     pub const GS: usize = 5;
 }
 
-/// Bits of RFLAGS.
+/// Bits of RFLAGS (SDM vol. 1, 3.4.3; vol. 3, 2.3).
 pub mod flags {
     /// Always set.
     pub const FIXED: u64 = 1 << 1;
@@ -43,7 +43,7 @@ pub mod flags {
     pub const RESUME: u64 = 1 << 16;
 }
 
-/// Bits of CR0, CR4 and EFER.
+/// Bits of CR0 and CR4 (SDM vol. 3, 2.5) and of EFER (SDM vol. 3, 2.2.1).
 pub mod control {
     pub const CR0_PE: u64 = 1 << 0;
     pub const CR0_MP: u64 = 1 << 1;
@@ -62,7 +62,10 @@ pub mod control {
     pub const CR4_SMXE: u64 = 1 << 14;
     pub const CR4_PCIDE: u64 = 1 << 17;
     pub const CR4_OSXSAVE: u64 = 1 << 18;
+    pub const CR4_KL: u64 = 1 << 19;
+    pub const CR4_PKE: u64 = 1 << 22;
     pub const CR4_CET: u64 = 1 << 23;
+    pub const CR4_PKS: u64 = 1 << 24;
     pub const EFER_SCE: u64 = 1 << 0;
     pub const EFER_LME: u64 = 1 << 8;
     pub const EFER_LMA: u64 = 1 << 10;
@@ -166,6 +169,7 @@ impl Cpu {
         gpr[gpr::R8] = initial_rcx;
         gpr[gpr::RDX] = u64::from(signature);
         gpr[gpr::RSI] = u64::from(index);
+        // DR6 and DR7 as every processor starts with them (SDM vol. 3: processor state following reset), and as `tdx.md` 1.3 says.
         let mut debug = [0; 8];
         debug[6] = 0xffff_0ff0;
         debug[7] = 0x400;
@@ -224,7 +228,7 @@ impl Cpu {
 
     /// Sets RFLAGS, as POPF and IRET in ring 0 do.
     pub fn set_flags(&mut self, value: u64) {
-        /// CF, PF, AF, ZF, SF, DF, OF, NT, AC, ID: what a program can hold. TF is not supported.
+        /// CF, PF, AF, ZF, SF, DF, OF, NT, AC, ID (SDM vol. 1, 3.4.3): what a program can hold. TF is not supported.
         const KEPT: u64 = 0x24_4cd5;
         self.registers.flags = value & KEPT | flags::FIXED;
         self.interrupts = value & flags::INTERRUPT != 0;

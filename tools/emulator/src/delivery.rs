@@ -4,12 +4,12 @@ use crate::cpu::{Cpu, gpr, segment};
 use crate::event::{Death, Event, Exception, vector};
 use crate::paging::View;
 
-/// A gate of the IDT.
+/// Bytes of a gate of the IDT, and its bits (SDM vol. 3, 7.14.1: 64-bit mode IDT; types: 3.5, system-segment and gate-descriptor types).
 const GATE: u64 = 16;
 const GATE_PRESENT: u64 = 1 << 47;
 const TYPE_INTERRUPT: u64 = 0xe;
 const TYPE_TRAP: u64 = 0xf;
-/// Offset of IST1 in the 64-bit TSS.
+/// Offset of IST1 in the 64-bit TSS (SDM vol. 3, task management chapter: task management in 64-bit mode).
 const IST: u64 = 0x24;
 
 /// Makes the guest handle `exception`. A fault on the way becomes a double fault where the processor makes it one.
@@ -64,6 +64,7 @@ fn doubles(first: u8, second: u8) -> bool {
 }
 
 fn enter(cpu: &mut Cpu, view: &View<'_>, exception: Exception) -> Result<(), Event> {
+    // The error code names the IDT's entry (SDM vol. 3, 7.13).
     let not_usable = Exception::general_protection(u32::from(exception.vector) * 8 + 2);
     let offset = u64::from(exception.vector) * GATE;
     if offset + GATE - 1 > u64::from(cpu.idtr.limit) {
@@ -113,6 +114,7 @@ fn enter(cpu: &mut Cpu, view: &View<'_>, exception: Exception) -> Result<(), Eve
 /// # Errors
 /// #GP with the selector if it is no code segment of ring 0 within the GDT.
 pub fn code_segment(cpu: &Cpu, view: &View<'_>, selector: u16) -> Result<bool, Event> {
+    // Present, DPL 0, a code segment; L and D/B (SDM vol. 3, 3.4.5).
     const CODE_PRESENT: u64 = 0b1001_1000 << 40;
     const CODE_PRESENT_MASK: u64 = 0b1111_1000 << 40;
     const LONG: u64 = 1 << 53;

@@ -10,6 +10,7 @@ const HANDOFF: usize = 56;
 const RESOURCE: usize = 48;
 const END: usize = 8;
 
+// HOB types and version (UEFI Platform Initialization specification, vol. 3; `tdx.md` 1.2).
 const TYPE_HANDOFF: u16 = 1;
 const TYPE_RESOURCE: u16 = 3;
 const TYPE_END: u16 = 0xffff;

@@ -13,7 +13,7 @@ use crate::bus::{Bus, Interrupts};
 use crate::cpu::Cpu;
 use crate::cpuid;
 use crate::event::Death;
-use crate::hostile::{Attack, Host, Target};
+use crate::hostile::{Attack, Host, Target, launch};
 use crate::memory::{Layout, Memory, MemoryError};
 use crate::ptrace::Tracee;
 use crate::quoting::QuotingService;
@@ -110,16 +110,15 @@ impl Machine {
         } = configuration;
         symbols.add_from_image(&image);
         let layout = Layout::new(memory, image.len() as u64);
-        let launch = Launch::plan(&image, &layout).map_err(MachineError::Launch)?;
+        let plan = Launch::plan(&image, &layout).map_err(MachineError::Launch)?;
         let memory = Memory::new(layout).map_err(MachineError::Memory)?;
-        launch
-            .add_pages(&image, &memory, &host)
+        plan.add_pages(&image, &memory, &host)
             .map_err(MachineError::Launch)?;
         let identity = Identity::new(
             quoting.platform(),
             *quoting.report_key(),
-            cpuid::xfam(),
-            launch.mrtd(&image, parameters.host.page_order()),
+            launch::xfam(&host, cpuid::xfam()),
+            plan.mrtd(&image, parameters.host.page_order()),
         );
         let apics = Arc::new(Apics::new(parameters.vcpus));
         let bus =
@@ -133,7 +132,7 @@ impl Machine {
             trace,
         };
         Ok(Self {
-            hob: launch.hob_address(),
+            hob: plan.hob_address(),
             td: Arc::new(Td::new(parameters, memory, identity, equipment)),
         })
     }

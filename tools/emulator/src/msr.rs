@@ -12,6 +12,7 @@ pub enum Outcome {
     Virtualization,
 }
 
+// MSRs by their numbers (SDM vol. 4, table 2-2).
 const TSC: u32 = 0x10;
 const SPEC_CTRL: u32 = 0x48;
 const PRED_CMD: u32 = 0x49;
@@ -27,9 +28,9 @@ const SYSCALL: std::ops::RangeInclusive<u32> = 0xc000_0081..=0xc000_0084;
 const FS_BASE: u32 = 0xc000_0100;
 const GS_BASE: u32 = 0xc000_0101;
 const KERNEL_GS_BASE: u32 = 0xc000_0102;
-const TSC_AUX: u32 = 0xc000_0103;
+pub const TSC_AUX: u32 = 0xc000_0103;
 
-/// The PAT after reset.
+/// The PAT after reset (SDM vol. 3, 13.12.4; `tdx.md` 1.3).
 const PAT_RESET: u64 = 0x0007_0406_0007_0406;
 
 /// RDMSR.
@@ -80,7 +81,7 @@ pub fn write(cpu: &mut Cpu, apic: &LocalApic, msr: u32, value: u64) -> Outcome {
     Outcome::Value(0)
 }
 
-/// MSRs that only keep what is written to them, as far as the emulator goes.
+/// MSRs of the TD's own (`tdx.md` 1.7) that only keep what is written to them, as far as the emulator goes.
 fn kept(msr: u32) -> bool {
     matches!(msr, SPEC_CTRL | XFD | XFD_ERR | TSC_AUX)
         || SYSENTER.contains(&msr)

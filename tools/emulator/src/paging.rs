@@ -8,6 +8,7 @@ use crate::cpu::{Cpu, VeInfo, control};
 use crate::event::{Access, Death, Event, Exception};
 use crate::memory::{FOUR_GIB, LARGE_PAGE, Memory, PAGE, PageState};
 
+/// Bits of an entry of the page tables (SDM vol. 3, 5.5.4).
 const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;
 const ACCESSED: u64 = 1 << 5;
@@ -16,14 +17,18 @@ const LARGE: u64 = 1 << 7;
 const NO_EXECUTE: u64 = 1 << 63;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
-/// Bits of a page fault's error code.
+/// Bits of a page fault's error code (SDM vol. 3, 5.7).
 const ERROR_PRESENT: u32 = 1 << 0;
 const ERROR_WRITE: u32 = 1 << 1;
 const ERROR_RESERVED: u32 = 1 << 3;
 const ERROR_FETCH: u32 = 1 << 4;
 
-/// Exit reason "EPT violation", for accesses to device registers.
+/// Exit reason "EPT violation", for accesses to device registers (SDM vol. 3, appendix C).
 pub const EPT_VIOLATION: u32 = 48;
+
+/// Bits of its exit qualification (SDM vol. 3, 29.2.1).
+const EPT_READ: u64 = 1 << 0;
+const EPT_WRITE: u64 = 1 << 1;
 
 /// Merged mappings of large pages end at a multiple of this, those of small pages at a multiple of 2 MiB.
 const MERGE_LIMIT: u64 = 64 << 20;
@@ -201,7 +206,11 @@ impl<'a> View<'a> {
             (true, Some(_)) => Err(Death::NotShared { gpa, access }.into()),
             (true, None) => Err(Event::Virtualization(VeInfo {
                 reason: EPT_VIOLATION,
-                qualification: if access == Access::Write { 2 } else { 1 },
+                qualification: if access == Access::Write {
+                    EPT_WRITE
+                } else {
+                    EPT_READ
+                },
                 gla: address,
                 gpa: gpa | self.shared_bit,
                 length: 0,

@@ -102,7 +102,7 @@ fn is_sensitive(instruction: &Instruction, cpuid: bool) -> bool {
     match instruction.mnemonic() {
         M::Pushf | M::Pushfd | M::Pushfq | M::Popf | M::Popfd | M::Popfq => true,
         M::Sgdt | M::Sidt | M::Sldt | M::Str | M::Smsw | M::Xgetbv | M::Rdpid => true,
-        M::Vmcall | M::Sysenter => true,
+        M::Vmcall | M::Vmmcall | M::Sysenter => true,
         M::Cpuid => cpuid,
         M::Mov => moves_segment(1),
         M::Push => moves_segment(0),

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use tdx::quote::{BUFFER, HEADER};
 use testpki::{Error, Platform, QuoteFormat, QuotingError, TestPki};
 
-/// GetQuote's structure version.
+/// GetQuote's structure version, and what its status says (`tdx.md` 1.6, from QEMU `tdx-quote-generator.h`).
 const VERSION: u64 = 1;
 /// The quoting enclave refused.
 const ERROR: u64 = 0x8000_0000_0000_0000;

@@ -1,8 +1,8 @@
 //! What the TDX module knows of the TD's identity, and the TDREPORT it makes of it (`tdx.md` 1.5).
 
 use sha2::{Digest, Sha384};
-use tdx::report::{Attributes, Measurement, TdReport};
-use testpki::{Platform, authenticate};
+use tdx::report::{Attributes, Measurement, ReportMac, TdReport};
+use testpki::{Platform, authenticate, is_authentic};
 
 /// TDINFO and the machine's part of every TDREPORT, and the key for the MAC.
 pub struct Identity {
@@ -25,6 +25,11 @@ impl Identity {
         self.report.td.attributes.0
     }
 
+    /// The state components that the TD may use.
+    pub fn xfam(&self) -> u64 {
+        self.report.td.xfam
+    }
+
     /// MRTD.
     pub fn mrtd(&self) -> Measurement {
         self.report.td.mr_td
@@ -43,6 +48,13 @@ impl Identity {
             .chain_update(digest)
             .finalize();
         register.copy_from_slice(&extended);
+    }
+
+    /// MR.VERIFYREPORT: whether this platform's module made what REPORTMACSTRUCT says.
+    pub fn verify(&self, mac: &ReportMac) -> bool {
+        let mut report = TdReport::zeroed();
+        report.mac = *mac;
+        mac.tee_type == ReportMac::TDX && is_authentic(&report, &self.key)
     }
 
     /// MR.REPORT.
@@ -82,5 +94,9 @@ mod tests {
         let hash = Sha384::digest(report.td.as_bytes());
         assert_eq!(report.mac.tee_info_hash[..], hash[..]);
         assert_ne!(report.mac.mac, [0; 32]);
+        assert!(identity().verify(&report.mac));
+        let mut changed = report.mac;
+        changed.report_data[0] ^= 1;
+        assert!(!identity().verify(&changed));
     }
 }

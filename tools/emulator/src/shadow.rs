@@ -2,8 +2,9 @@
 //!
 //! Data is mapped as large as it is contiguous. Code is searched for instructions that must be patched ([`crate::patch`]); a page with patches is
 //! a private copy that can be executed only, so that whoever reads it as data gets the guest's own bytes ([`Shadow::read_code`]). If it is read
-//! often, the processor's breakpoint registers take the place of the patches. Memory that the guest may both write and execute is data until it
-//! is executed, and stays unpatched once it is written as code.
+//! often, the processor's breakpoint registers take the place of the patches. Memory that the guest may both write and execute is one of the two at
+//! a time: data until it is executed, code until it is written, and searched anew each time it becomes code. An instruction that writes to
+//! its own page is let through alone.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,8 +18,12 @@ use crate::patch;
 use crate::ptrace::{Rights, Tracee, WATCHED};
 use crate::trace::Trace;
 
+/// The largest page (SDM vol. 3, 5.5.4).
 const GIGABYTE: u64 = 1 << 30;
+/// The breakpoint instruction of one byte (SDM vol. 2A, INT n/INTO/INT3/INT1).
 const INT3: u8 = 0xcc;
+/// Bytes of the longest instruction.
+const MAX_LENGTH: u64 = 15;
 
 /// See the module.
 pub struct Shadow<'a> {
@@ -115,26 +120,28 @@ impl<'a> Shadow<'a> {
         self.tracee.unmap(start, size)
     }
 
-    /// Maps a run around `address` for an access, or the part of it that has one set of rights here.
-    pub fn map(&mut self, run: Run, address: u64, access: Access) -> io::Result<()> {
+    /// Maps a run around `address` for an access by the instruction at `rip`, or the part of it that has one set of rights here. `true` if the
+    /// page must be closed again with [`Shadow::close`] after that instruction.
+    pub fn map(&mut self, run: Run, address: u64, access: Access, rip: u64) -> io::Result<bool> {
         self.largest = self.largest.max(run.leaf);
         let page = address & !(PAGE - 1);
+        let one = clip(run, PAGE, address);
         if !run.executable {
-            return self.map_data(run);
+            self.map_data(run)?;
+        } else if !run.writable {
+            self.map_code(clip(run, LARGE_PAGE, address))?;
+        } else if access == Access::Execute {
+            self.map_code(one)?;
+        } else if !self.code.contains_key(&page) {
+            self.map_data(self.without_code(run, page))?;
+        } else if (rip..rip + MAX_LENGTH).any(|place| place & !(PAGE - 1) == page) {
+            // Read, write and execute, without patches: for an instruction that runs natively, and was about to.
+            self.map_part(one, Rights::new(true, true, true), false)?;
+            return Ok(true);
+        } else {
+            self.map_data(one)?;
         }
-        if !run.writable {
-            return self.map_code(clip(run, LARGE_PAGE, address));
-        }
-        match (access, self.code.get(&page)) {
-            (Access::Execute, _) => self.map_code(clip(run, PAGE, address)),
-            (_, Some(_)) => {
-                let rights = Rights::new(true, true, true);
-                self.map_part(clip(run, PAGE, address), rights, false)?;
-                self.code.insert(page, CodePage::default());
-                Ok(())
-            }
-            (_, None) => self.map_data(self.without_code(run, page)),
-        }
+        Ok(false)
     }
 
     fn map_data(&mut self, run: Run) -> io::Result<()> {
@@ -152,7 +159,7 @@ impl<'a> Shadow<'a> {
             pages.entry(site & !(PAGE - 1)).or_default().push(site);
         }
         if pages.len() as u64 * PAGE < run.length {
-            self.map_part(run, Rights::new(true, run.writable, true), false)?;
+            self.map_part(run, Rights::new(true, false, true), false)?;
         }
         if run.writable {
             self.code.insert(run.start, CodePage::default());
@@ -225,9 +232,12 @@ impl<'a> Shadow<'a> {
         self.tracee.watch(&sites)
     }
 
-    /// Makes a page execute-only again.
+    /// Makes a page execute-only again, or if it was written, forgets it.
     pub fn close(&mut self, address: u64) -> io::Result<()> {
         let page = address & !(PAGE - 1);
+        if !self.code.contains_key(&page) {
+            return self.tracee.unmap(page, PAGE);
+        }
         self.tracee.protect(page, Rights::new(false, false, true))
     }
 

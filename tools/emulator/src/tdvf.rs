@@ -8,6 +8,10 @@ use crate::hostile::launch::hand_off_block;
 use crate::measurement::{BuildMeasurement, PIECE};
 use crate::memory::{Layout, Memory, PAGE, PageState};
 
+/// The byte with which this host fills the memory that has no contents in the image, TEMP_MEM and TD_HOB: it is copied from the VMM's memory and
+/// not measured (`tdx.md` 1.4), so a TD that takes it for zeros is wrong.
+const UNMEASURED: u8 = 0xa5;
+
 /// Why no TD can be built of this image and this much memory.
 #[derive(Debug)]
 pub enum LaunchError {
@@ -116,9 +120,11 @@ impl Launch {
                 return Err(LaunchError::Section { address });
             }
             memory.set_state(address, section.size, PageState::Private);
-            let contents = &image[section.data.clone()];
+            let mut contents = image[section.data.clone()].to_vec();
+            // What is not measured holds whatever the host wants.
+            contents.resize(section.size as usize, UNMEASURED);
             memory
-                .write(address, contents)
+                .write(address, &contents)
                 .map_err(|_| LaunchError::Section { address })?;
         }
         let (address, room) = self.hob;

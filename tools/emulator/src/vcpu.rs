@@ -355,7 +355,10 @@ impl<'a> Vcpu<'a> {
         if run.start + run.length > STUB_ADDRESS {
             return Err(Death::Unsupported(format!("linear address {address:#x}")).into());
         }
-        self.shadow.map(run, address, access).map_err(host)?;
+        let rip = self.cpu.registers.rip;
+        if self.shadow.map(run, address, access, rip).map_err(host)? {
+            self.open_page = Some(address);
+        }
         Ok(Effect::Jumped)
     }
 }

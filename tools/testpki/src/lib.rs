@@ -38,7 +38,7 @@ pub use key::Key;
 pub use pki::TestPki;
 pub use platform::Platform;
 pub use quote::{Lengths, Quote, QuoteBody};
-pub use report::authenticate;
+pub use report::{authenticate, is_authentic};
 pub use scenario::{Evidence, Scenario};
 pub use tcb::{
     Level, Module, ModuleIdentity, ModuleSvn, QeIdentity, QeSvn, Status, Svn, Svns, TcbInfo,

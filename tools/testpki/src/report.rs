@@ -35,6 +35,12 @@ pub fn authenticate(report: &mut TdReport, report_key: &[u8; 32]) {
     report.mac.mac.copy_from_slice(mac.as_ref());
 }
 
+/// Whether the MAC of a report is by this key.
+pub fn is_authentic(report: &TdReport, report_key: &[u8; 32]) -> bool {
+    let key = mac_key(report_key);
+    hmac::verify(&key, report.authenticated_bytes(), &report.mac.mac).is_ok()
+}
+
 /// SHA-384.
 pub(crate) fn sha384(bytes: &[u8]) -> [u8; 48] {
     let mut hash = [0; 48];

@@ -2,6 +2,7 @@
 
 mod options;
 
+use std::collections::BTreeMap;
 use std::io::{BufWriter, stderr, stdout};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,7 +33,7 @@ const VSOCK_CID: u32 = 3;
 #[command(after_help = "\
 The TD's console goes to stdout; the emulator's own words go to stderr. What would end a real TD ends this one, with the rule \
 named. Quotes are signed under a test root, which --pki keeps for `vitrine verify --test-root`. SIGQUIT makes it print on \
-stderr, as one JSON object, how often the TD has called the host.
+stderr, as one JSON object, how often the TD has called the host and each attack of a hostile one was carried out.
 
 A hostile host behaves from SIGUSR2 on, and attacks again from SIGUSR1 on; one that only withholds something waits for SIGUSR1.
 
@@ -154,7 +155,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     .map_err(Failure::usage)?;
     obey_signals(&machine)?;
     let outcome = machine.run();
-    report(args, &outcome);
+    report(args, &outcome, &machine.td().host);
     if let Some(path) = &args.dump_shared {
         let pages = machine.td().memory.shared_pages();
         std::fs::write(path, pages)
@@ -219,6 +220,7 @@ fn obey_signals(machine: &Machine) -> Result<(), Failure> {
                         event: "running",
                         host_calls: td.host_calls(),
                         huge_pages: td.memory.huge_pages(),
+                        struck: td.host.struck(),
                     };
                     eprintln!("{}", serde_json::json!(running));
                 }
@@ -235,6 +237,8 @@ struct Running {
     event: &'static str,
     host_calls: u64,
     huge_pages: u64,
+    /// How often each attack of a hostile host was carried out.
+    struck: BTreeMap<&'static str, u32>,
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
@@ -284,9 +288,11 @@ struct Report {
     rtmr: [String; 4],
     exits: Vec<u64>,
     huge_pages: u64,
+    /// How often each attack of a hostile host was carried out.
+    struck: BTreeMap<&'static str, u32>,
 }
 
-fn report(args: &Args, outcome: &Outcome) {
+fn report(args: &Args, outcome: &Outcome, host: &Host) {
     let hex = |bytes: &[u8; 48]| bytes.map(|byte| format!("{byte:02x}")).concat();
     let (end, reason) = match &outcome.end {
         End::Stopped => ("stopped", None),
@@ -301,6 +307,7 @@ fn report(args: &Args, outcome: &Outcome) {
         rtmr: outcome.rtmr.each_ref().map(hex),
         exits: outcome.exits.clone(),
         huge_pages: outcome.huge_pages,
+        struck: host.struck(),
     };
     if args.json {
         eprintln!("{}", serde_json::json!(report));
@@ -309,6 +316,9 @@ fn report(args: &Args, outcome: &Outcome) {
     eprintln!("emulator: MRTD    {}", report.mrtd);
     for (index, register) in report.rtmr.iter().enumerate() {
         eprintln!("emulator: RTMR[{index}] {register}");
+    }
+    for (attack, times) in &report.struck {
+        eprintln!("emulator: {attack}: carried out {times} times");
     }
     eprintln!(
         "emulator: exits of each vCPU {:?}; {} huge pages of this machine",

@@ -6,15 +6,17 @@ use std::time::Instant;
 
 use super::pci::IsaBridge;
 
+/// Of the 8254 timer: a twelfth of the PC's 14.31818 MHz (Intel 8254 datasheet; QEMU `PIT_FREQ`).
 const TIMER_FREQUENCY: u64 = 1_193_182;
+/// Of the ACPI timer (ACPI 6.5, 4.8.2.1; QEMU `PM_TIMER_FREQUENCY`).
 const ACPI_TIMER_FREQUENCY: u64 = 3_579_545;
-/// The ACPI timer counts 24 bits.
+/// The ACPI timer counts 24 bits (the same); its port lies 8 behind the first of the block (ICH9 datasheet, PM1_TMR).
 const ACPI_TIMER: u32 = 0x00ff_ffff;
 const ACPI_TIMER_AT: u8 = 8;
-/// The timer's output as port 0x61 shows it, and memory refresh, which toggles every 15 µs.
+/// The timer's output as port 0x61 shows it, and memory refresh, which toggles every 15 µs (ICH9 datasheet, NMI_SC).
 const TIMER_OUTPUT: u8 = 1 << 5;
 const REFRESH: u8 = 1 << 4;
-/// A20 is always open.
+/// A20 is always open (ICH9 datasheet, PORT92).
 const A20: u8 = 1 << 1;
 
 /// The ports of the chipset.
@@ -48,6 +50,8 @@ impl Chipset {
                 0
             });
         }
+        // Interrupt controllers 0x20, 0x21, 0xa0, 0xa1; timer 0x40 to 0x43; NMI status 0x61; POST code 0x80; fast A20 0x92 (ICH9 datasheet, fixed I/O
+        // ranges).
         let value = match (port, write) {
             (0x21, _) => self.mask(0, write),
             (0xa1, _) => self.mask(1, write),

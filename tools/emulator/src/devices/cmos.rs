@@ -11,8 +11,9 @@ use crate::hostile::{Attack, Host, Target};
 pub const INDEX_PORT: u16 = 0x70;
 pub const DATA_PORT: u16 = 0x71;
 
-/// Bit 7 of the index port masks the NMI.
+/// Bit 7 of the index port masks the NMI (ICH9 datasheet, RTC_INDEX).
 const INDEX: u8 = 0x7f;
+/// Registers A, B and D (MC146818 datasheet).
 const STATUS_A: u8 = 0x0a;
 const STATUS_B: u8 = 0x0b;
 const STATUS_D: u8 = 0x0d;
@@ -22,6 +23,7 @@ const STATUS_A_VALUE: u8 = 0x26;
 const STATUS_B_VALUE: u8 = 0x02;
 /// The battery is good.
 const STATUS_D_VALUE: u8 = 0x80;
+/// Where PCs keep the century (QEMU `RTC_CENTURY`).
 const CENTURY: u8 = 0x32;
 
 const MIB: u64 = 1 << 20;
@@ -50,6 +52,8 @@ impl Cmos {
         let mut put = |offset: usize, bytes: &[u8]| {
             memory[offset..offset + bytes.len()].copy_from_slice(bytes)
         };
+        // Sizes of memory below 640 KiB, from 1 MiB (twice), from 16 MiB, from 4 GiB, and the number of processors but one (QEMU
+        // `hw/i386/pc.c`, `pc_cmos_init`).
         put(0x15, &640u16.to_le_bytes());
         let kib_above_1m = (below_4g.saturating_sub(MIB) / SMALL_UNIT).min(63 << 10) as u16;
         put(0x17, &kib_above_1m.to_le_bytes());
@@ -100,6 +104,7 @@ impl Cmos {
         let coded = |value: u8| ((value / 10) << 4) | (value % 10);
         let year = now.year().unsigned_abs();
         match state.index {
+            // MC146818 datasheet: time, calendar and alarm locations.
             0x00 => coded(now.second()),
             0x02 => coded(now.minute()),
             0x04 => coded(now.hour()),

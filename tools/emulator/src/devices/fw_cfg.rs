@@ -3,10 +3,11 @@
 
 use std::sync::{Mutex, PoisonError};
 
-/// Selects an item; the next port reads it.
+/// Selects an item; the next port reads it (QEMU `docs/specs/fw_cfg.rst`).
 pub const SELECTOR_PORT: u16 = 0x510;
 pub const LAST_PORT: u16 = 0x511;
 
+// Keys, and the directory's layout (QEMU `docs/specs/fw_cfg.rst`, `include/standard-headers/linux/qemu_fw_cfg.h`).
 const SIGNATURE: u16 = 0x00;
 /// Which interfaces there are: bit 0, the ports.
 const INTERFACES: u16 = 0x01;
@@ -16,6 +17,7 @@ const DIRECTORY: u16 = 0x19;
 const FIRST_FILE: u16 = 0x20;
 const NAME: usize = 56;
 
+/// AddressRangeMemory (ACPI 6.5, 15.2).
 const E820_RAM: u32 = 1;
 
 /// The items, and which is being read.

@@ -7,10 +7,10 @@ use std::sync::{Mutex, PoisonError};
 use vm_superio::Trigger;
 use vm_superio::serial::{NoEvents, Serial};
 
-/// The first and last of its eight ports.
+/// The first and last of its eight ports, where PCs have COM1.
 pub const BASE: u16 = 0x3f8;
 pub const LAST: u16 = 0x3ff;
-/// The port that firmware for QEMU prints to if reading it gives [`DEBUG_PRESENT`].
+/// The port that firmware for QEMU prints to if reading it gives [`DEBUG_PRESENT`] (QEMU `hw/char/debugcon.c`; edk2 `PcdDebugIoPort`).
 pub const DEBUG_PORT: u16 = 0x402;
 const DEBUG_PRESENT: u8 = 0xe9;
 

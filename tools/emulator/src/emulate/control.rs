@@ -1,15 +1,21 @@
 //! Control and debug registers, XCR0 (`tdx.md` 1.3: `cr_write` and `xsetbv` handlers of the TDX module).
 
-use iced_x86::{Mnemonic, Register};
+use iced_x86::{Mnemonic, OpKind, Register};
 
 use super::{Effect, Step, reason};
 use crate::cpu::{control::*, gpr};
-use crate::cpuid;
-use crate::event::{Event, Exception};
+use crate::event::{Event, Exception, vector};
 
-/// Bits of CR4 that a TD here cannot set: 5-level paging, VMX, SMX, PCID, CET and what is reserved.
-const CR4_REFUSED: u64 = CR4_LA57 | CR4_SMXE | CR4_PCIDE | CR4_CET | !0x1ff_ffff;
+/// Bits of CR4 that raise #GP here (`tdx.md` 1.3: those that neither XFAM nor ATTRIBUTES allow): 5-level paging, SMX, PCID, Key Locker, protection
+/// keys, CET.
+const CR4_REFUSED: u64 =
+    CR4_LA57 | CR4_SMXE | CR4_PCIDE | CR4_KL | CR4_PKE | CR4_CET | CR4_PKS | CR4_RESERVED;
+/// Bit 15, and all above PKS (SDM vol. 3, 2.5).
+const CR4_RESERVED: u64 = 1 << 15 | !0x1ff_ffff;
+/// PE, MP, EM, TS, ET, NE, WP, AM, NW, CD, PG (SDM vol. 3, 2.5).
 const CR0_KNOWN: u64 = 0xe005_003f;
+/// The task priority register, which CR8 shows (SDM vol. 3, APIC chapter: x2APIC register address space, task priority in IA-32e mode).
+const TASK_PRIORITY: u32 = 0x808;
 
 impl Step<'_> {
     pub(super) fn move_control(&mut self) -> Result<Effect, Event> {
@@ -39,15 +45,15 @@ impl Step<'_> {
             Register::CR4 => self.write_cr4(value),
             Register::CR8 => {
                 let apic = &self.td.apics.0[self.cpu.index as usize];
-                // 0x808 takes every priority there is.
-                apic.write(0x808, (value & 15) << 4);
+                // It takes every priority there is.
+                apic.write(TASK_PRIORITY, (value & 15) << 4);
                 Ok(Effect::Continue)
             }
             register if register.is_dr() => {
                 self.cpu.debug[register.number() & 7] = value;
                 Ok(Effect::Continue)
             }
-            _ => Err(Exception::new(crate::event::vector::INVALID_OPCODE).into()),
+            _ => Err(Exception::new(vector::INVALID_OPCODE).into()),
         }
     }
 
@@ -59,10 +65,10 @@ impl Step<'_> {
             Register::CR4 => self.cpu.cr4,
             Register::CR8 => {
                 let apic = &self.td.apics.0[self.cpu.index as usize];
-                apic.read(0x808).unwrap_or(0) >> 4
+                apic.read(TASK_PRIORITY).unwrap_or(0) >> 4
             }
             register if register.is_dr() => self.cpu.debug[register.number() & 7],
-            _ => return Err(Exception::new(crate::event::vector::INVALID_OPCODE).into()),
+            _ => return Err(Exception::new(vector::INVALID_OPCODE).into()),
         })
     }
 
@@ -81,7 +87,7 @@ impl Step<'_> {
             return Err(Exception::general_protection(0).into());
         }
         if value & (CR0_PE | CR0_NE) != CR0_PE | CR0_NE || value & (CR0_CD | CR0_NW) != 0 {
-            return Err(self.ve(reason::CR_ACCESS, 0));
+            return Err(self.cr_access(0));
         }
         let changed = self.cpu.cr0 ^ value;
         self.cpu.cr0 = value & CR0_KNOWN | CR0_ET;
@@ -97,6 +103,20 @@ impl Step<'_> {
         })
     }
 
+    /// #VE for a write to a control register: its number in bits 3:0; what it is in bits 5:4, 0 for MOV to it and 3 for LMSW; the register that
+    /// MOV takes the value from in bits 11:8, or LMSW's value in bits 31:16 (SDM vol. 3, 29.2.1: exit qualification for control-register accesses).
+    fn cr_access(&self, number: u64) -> Event {
+        let instruction = &self.instruction;
+        let details = if instruction.mnemonic() == Mnemonic::Lmsw {
+            let value = self.operand_16().unwrap_or(0);
+            let in_memory = u64::from(instruction.op0_kind() == OpKind::Memory);
+            3 << 4 | in_memory << 6 | u64::from(value) << 16
+        } else {
+            (instruction.op1_register().number() as u64) << 8
+        };
+        self.ve(reason::CR_ACCESS, number | details)
+    }
+
     /// MCE is fixed to one (clearing raises #VE), VMXE is shadowed.
     fn write_cr4(&mut self, value: u64) -> Result<Effect, Event> {
         let long = self.cpu.efer & EFER_LMA != 0;
@@ -104,7 +124,7 @@ impl Step<'_> {
             return Err(Exception::general_protection(0).into());
         }
         if value & CR4_MCE == 0 {
-            return Err(self.ve(reason::CR_ACCESS, 4));
+            return Err(self.cr_access(4));
         }
         let changed = self.cpu.cr4 ^ value;
         self.cpu.cr4 = value | CR4_VMXE;
@@ -141,17 +161,24 @@ impl Step<'_> {
 
     /// Within XFAM, and in combinations that the processor knows (Intel SDM vol. 1, 13.3).
     fn xsetbv(&mut self) -> Result<Effect, Event> {
+        if self.cpu.cr4 & CR4_OSXSAVE == 0 {
+            return Err(Exception::new(vector::INVALID_OPCODE).into());
+        }
         let gpr = &self.cpu.registers.gpr;
         let value = gpr[gpr::RAX] & 0xffff_ffff | gpr[gpr::RDX] << 32;
+        const X87: u64 = 1 << 0;
+        const SSE: u64 = 1 << 1;
+        const AVX: u64 = 1 << 2;
+        const AVX512: u64 = 0xe0;
+        const AMX: u64 = 0x6_0000;
         let all_or_none = |mask: u64| value & mask == 0 || value & mask == mask;
         let valid = gpr[gpr::RCX] as u32 == 0
-            && self.cpu.cr4 & CR4_OSXSAVE != 0
-            && value & 1 != 0
-            && value & !cpuid::xfam() == 0
-            && (value & 4 == 0 || value & 2 != 0)
-            && all_or_none(0xe0)
-            && (value & 0xe0 == 0 || value & 4 != 0)
-            && all_or_none(0x6_0000);
+            && value & X87 != 0
+            && value & !self.td.identity().xfam() == 0
+            && (value & AVX == 0 || value & SSE != 0)
+            && all_or_none(AVX512)
+            && (value & AVX512 == 0 || value & AVX != 0)
+            && all_or_none(AMX);
         if !valid {
             return Err(Exception::general_protection(0).into());
         }

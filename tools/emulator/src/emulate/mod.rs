@@ -52,6 +52,7 @@ mod reason {
     pub const MWAIT: u32 = 36;
     pub const MONITOR: u32 = 39;
     pub const WBINVD: u32 = 54;
+    pub const PCONFIG: u32 = 65;
 }
 
 /// One instruction in progress.
@@ -62,10 +63,11 @@ struct Step<'a> {
     instruction: Instruction,
 }
 
-/// How often a stopped processor looks for an interrupt.
+/// How often a processor that a hostile host has stopped looks for an interrupt.
 const LOOK: Duration = Duration::from_micros(100);
-/// The longest instruction.
+/// The longest instruction (SDM vol. 2A, 2.3.11).
 const MAX_LENGTH: usize = 15;
+/// The instruction's bytes (`tdx.md` 1.5).
 const TDCALL: [u8; 4] = [0x66, 0x0f, 0x01, 0xcc];
 
 /// The instruction at the instruction pointer, from the guest's memory, without patches.
@@ -174,6 +176,7 @@ impl Step<'_> {
             M::Invd => Err(self.ve(reason::INVD, 0)),
             M::Wbinvd | M::Wbnoinvd => Err(self.ve(reason::WBINVD, 0)),
             M::Vmcall => Err(self.ve(reason::VMCALL, 0)),
+            M::Pconfig => Err(self.ve(reason::PCONFIG, 0)),
             M::Monitor => Err(self.ve(reason::MONITOR, 0)),
             M::Mwait => Err(self.ve(reason::MWAIT, 0)),
             M::Mov if self.has(|register| register.is_cr() || register.is_dr()) => {
@@ -193,7 +196,7 @@ impl Step<'_> {
             }
             M::Pushf | M::Pushfd | M::Pushfq | M::Popf | M::Popfd | M::Popfq => self.flags(),
             M::Rdpid => {
-                let value = self.cpu.msrs.get(&TSC_AUX).copied().unwrap_or(0);
+                let value = self.cpu.msrs.get(&msr::TSC_AUX).copied().unwrap_or(0);
                 self.set_register(self.instruction.op0_register(), value);
                 Ok(Effect::Continue)
             }
@@ -263,7 +266,9 @@ impl Step<'_> {
         if self.cpu.cpuid_ve || cpuid::raises_ve(leaf) {
             return Err(self.ve(reason::CPUID, 0));
         }
-        let answer = cpuid::of_module(self.cpu, leaf, subleaf, self.td.parameters.vcpus);
+        let vcpus = self.td.parameters.vcpus;
+        let xfam = self.td.identity().xfam();
+        let answer = cpuid::of_module(self.cpu, leaf, subleaf, vcpus, xfam);
         let [eax, ebx, ecx, edx] = answer.map(u64::from);
         self.trace(format_args!(
             "CPUID {leaf:#x}.{subleaf:#x} -> {eax:#x} {ebx:#x} {ecx:#x} {edx:#x}"
@@ -357,8 +362,6 @@ impl Step<'_> {
             || self.instruction.is_call_far_indirect()
     }
 }
-
-const TSC_AUX: u32 = 0xc000_0103;
 
 fn is_high_byte(register: Register) -> bool {
     matches!(

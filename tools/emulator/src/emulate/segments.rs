@@ -45,7 +45,7 @@ impl Step<'_> {
         })
     }
 
-    /// LTR: an available or busy 64-bit TSS.
+    /// LTR: an available 64-bit TSS, which becomes busy (SDM vol. 3, 3.5 and task management chapter: TSS descriptor in 64-bit mode).
     fn load_task(&mut self) -> Result<(), Event> {
         let selector = self.operand_16()?;
         let fault = Exception::general_protection(u32::from(selector & !3));
@@ -118,6 +118,7 @@ impl Step<'_> {
 
     /// A data segment: flat, or null where that is allowed.
     fn load_segment(&mut self, register: usize, selector: u16) -> Result<(), Event> {
+        // Present, not a system segment (SDM vol. 3, 3.4.5).
         const DATA_PRESENT: u64 = 0b1001_0000 << 40;
         const DATA_PRESENT_MASK: u64 = 0b1001_0000 << 40;
         let fault = Exception::general_protection(u32::from(selector & !3));

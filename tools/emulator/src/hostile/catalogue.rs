@@ -69,6 +69,8 @@ pub enum Attack {
     ResetStuck,
     /// Offers no virtio 1.
     FeaturesMissing,
+    /// Does not offer to go through the platform's translation (VIRTIO_F_ACCESS_PLATFORM): it wants to reach all memory.
+    PlatformBypassed,
     /// Refuses the features it offered.
     FeaturesRefused,
     /// Has no queues.
@@ -123,6 +125,8 @@ pub enum Attack {
     LeaseImpossible,
     /// Loses interrupts.
     InterruptLost,
+    /// Loses interrupts that processors send each other.
+    SignalLost,
     /// Sends each interrupt several times.
     InterruptRepeated,
     /// Sends interrupts nobody asked for, of every vector from 32 on.
@@ -165,8 +169,12 @@ pub enum Attack {
     HaltReturns,
     /// Stops a processor behind its last look for work, where it enables interrupts to halt, until an interrupt has come for it.
     InterruptBeforeHalt,
-    /// The host's CPUID gives random answers.
-    CpuidRandom,
+    /// The trust domain is made without AVX-512, which the processor has.
+    FeaturesWithheld,
+    /// The host gives processors random APIC identifiers when they ask for theirs.
+    ApicIdRandom,
+    /// Every register that a call to the host exposes comes back with a random value, but for those that carry its answer.
+    RegistersRandom,
     /// A quote takes long.
     QuoteLate,
     /// A quote never comes.
@@ -243,7 +251,11 @@ const fn alone(row: Row) -> Row {
     }
 }
 
-const USED: &[&str] = &["did not own", "used index", "beyond a buffer"];
+const USED_ID: &[&str] = &["completed a request it did not own"];
+const USED_INDEX: &[&str] = &["used index is out of range"];
+const USED_LENGTH: &[&str] = &["written beyond a buffer"];
+/// Which of the two is noticed depends on how much is under way.
+const USED_AGAIN: &[&str] = &[USED_ID[0], USED_INDEX[0]];
 const NO_DISK: &[&str] = &["there is no usable model disk"];
 const NOT_SHARED: &[&str] = &["does not get on with sharing memory"];
 const NO_QUOTE: &[&str] = &["vitrine: no quote"];
@@ -261,12 +273,12 @@ static CATALOGUE: &[Row] = {
     use Outcome::{Continue, Degrade, Deny, Stop, Unattested};
     use Target::{Card, Disk, Launch, Platform, Vsock};
     &[
-        row("disk-used-id-out-of-range", A::UsedIdOutOfRange, Disk, 2..3, Stop(USED)),
-        row("disk-used-id-inside-request", A::UsedIdInsideRequest, Disk, 2..3, Stop(USED)),
-        row("disk-used-twice", A::UsedTwice, Disk, 2..3, Stop(USED)),
-        row("disk-used-index-ahead", A::UsedIndexAhead, Disk, 2..3, Stop(USED)),
-        row("disk-used-index-back", A::UsedIndexBack, Disk, 2..3, Stop(USED)),
-        row("disk-used-length-huge", A::UsedLengthHuge, Disk, 2..3, Stop(USED)),
+        row("disk-used-id-out-of-range", A::UsedIdOutOfRange, Disk, 2..3, Stop(USED_ID)),
+        row("disk-used-id-inside-request", A::UsedIdInsideRequest, Disk, 2..3, Stop(USED_ID)),
+        row("disk-used-twice", A::UsedTwice, Disk, 2..3, Stop(USED_AGAIN)),
+        row("disk-used-index-ahead", A::UsedIndexAhead, Disk, 2..3, Stop(USED_INDEX)),
+        row("disk-used-index-back", A::UsedIndexBack, Disk, 2..3, Stop(USED_INDEX)),
+        row("disk-used-length-huge", A::UsedLengthHuge, Disk, 2..3, Stop(USED_LENGTH)),
         row("disk-used-length-zero", A::UsedLengthZero, Disk, ALWAYS, Continue),
         row("disk-reordered", A::Reordered, Disk, ALWAYS, Continue),
         row("disk-delayed", A::Delayed, Disk, 2..12, Continue),
@@ -275,12 +287,13 @@ static CATALOGUE: &[Row] = {
         row("disk-length-flickers", A::LengthFlickers, Disk, ALWAYS, Continue),
         row("disk-no-notifications", A::NoNotifications, Disk, ALWAYS, Continue),
         row("disk-vanishes", A::Vanish, Disk, 4..5, Stop(NO_DISK)),
-        row("disk-reset-stuck", A::ResetStuck, Disk, ALWAYS, Stop(NO_DISK)),
-        row("disk-features-missing", A::FeaturesMissing, Disk, ALWAYS, Stop(NO_DISK)),
-        row("disk-features-refused", A::FeaturesRefused, Disk, ALWAYS, Stop(NO_DISK)),
-        row("disk-queue-size-zero", A::QueueSizeZero, Disk, ALWAYS, Stop(NO_DISK)),
+        row("disk-reset-stuck", A::ResetStuck, Disk, ALWAYS, Stop(&["did not complete a reset"])),
+        row("disk-features-missing", A::FeaturesMissing, Disk, ALWAYS, Stop(&["lacks a required feature"])),
+        row("disk-platform-bypassed", A::PlatformBypassed, Disk, ALWAYS, Stop(&["lacks a required feature"])),
+        row("disk-features-refused", A::FeaturesRefused, Disk, ALWAYS, Stop(&["refused its own features"])),
+        row("disk-queue-size-zero", A::QueueSizeZero, Disk, ALWAYS, Stop(&["queue 0 is missing or too small"])),
         row("disk-queue-size-odd", A::QueueSizeOdd, Disk, ALWAYS, Continue),
-        row("disk-generation-flaps", A::GenerationFlaps, Disk, ALWAYS, Stop(NO_DISK)),
+        row("disk-generation-flaps", A::GenerationFlaps, Disk, ALWAYS, Stop(&["the device configuration is invalid"])),
         row("disk-doorbell-outside", A::DoorbellOutside, Disk, ALWAYS, Stop(NO_DISK)),
         row("disk-capability-loop", A::CapabilityLoop, Disk, ALWAYS, Stop(NO_DISK)),
         row("disk-block-outside", A::BlockOutside, Disk, ALWAYS, Stop(NO_DISK)),
@@ -293,11 +306,11 @@ static CATALOGUE: &[Row] = {
         row("disk-serial-role", A::SerialRole, Disk, ALWAYS, Stop(&["there is no model"])),
         row("disk-status", A::DiskStatus, Disk, 2..3, Stop(&["the disk reports error 1"])),
         row("disk-padding", A::DiskPadding, Disk, ALWAYS, Stop(&["not zero behind its contents"])),
-        row("card-used-id-out-of-range", A::UsedIdOutOfRange, Card, 2..3, Degrade(USED)),
-        row("card-used-index-ahead", A::UsedIndexAhead, Card, 2..3, Degrade(USED)),
-        row("card-used-index-back", A::UsedIndexBack, Card, 2..3, Degrade(USED)),
-        row("card-used-length-huge", A::UsedLengthHuge, Card, 0..1, Degrade(USED)),
-        row("card-sent-twice", A::SentTwice, Card, 1..2, Degrade(USED)),
+        row("card-used-id-out-of-range", A::UsedIdOutOfRange, Card, 2..3, Degrade(USED_ID)),
+        row("card-used-index-ahead", A::UsedIndexAhead, Card, 2..3, Degrade(USED_INDEX)),
+        row("card-used-index-back", A::UsedIndexBack, Card, 2..3, Degrade(USED_INDEX)),
+        row("card-used-length-huge", A::UsedLengthHuge, Card, 0..1, Degrade(USED_LENGTH)),
+        row("card-sent-twice", A::SentTwice, Card, 1..2, Degrade(USED_AGAIN)),
         alone(row("card-used-twice", A::UsedTwice, Card, 2..8, Continue)),
         row("card-used-length-zero", A::UsedLengthZero, Card, 2..8, Continue),
         row("card-reordered", A::Reordered, Card, 2..40, Continue),
@@ -309,18 +322,19 @@ static CATALOGUE: &[Row] = {
         alone(row("card-vanishes", A::Vanish, Card, 8..9, Degrade(&["virtio-net shut down"]))),
         row("card-needs-reset", A::NeedsReset, Card, 1..u32::MAX, Degrade(&["needs a reset"])),
         row("card-features-missing", A::FeaturesMissing, Card, ALWAYS, Degrade(LEFT_OUT)),
+        row("card-platform-bypassed", A::PlatformBypassed, Card, ALWAYS, Degrade(LEFT_OUT)),
         row("card-queue-size-odd", A::QueueSizeOdd, Card, ALWAYS, Continue),
         row("card-bar-preset", A::BarPreset, Card, ALWAYS, Continue),
         row("card-mac-group", A::MacGroup, Card, ALWAYS, Degrade(LEFT_OUT)),
         row("card-frame-flood", A::FrameFlood, Card, 0..200, Continue),
         row("card-segment-flood", A::SegmentFlood, Card, 0..200, Continue),
         row("card-lease-impossible", A::LeaseImpossible, Card, 0..40, Continue),
-        row("vsock-used-id-out-of-range", A::UsedIdOutOfRange, Vsock, 0..1, Degrade(USED)),
-        row("vsock-used-id-inside-request", A::UsedIdInsideRequest, Vsock, 0..1, Degrade(USED)),
-        row("vsock-used-index-ahead", A::UsedIndexAhead, Vsock, 0..1, Degrade(USED)),
-        row("vsock-used-index-back", A::UsedIndexBack, Vsock, 0..1, Degrade(USED)),
-        row("vsock-used-length-huge", A::UsedLengthHuge, Vsock, 0..1, Degrade(USED)),
-        row("vsock-sent-twice", A::SentTwice, Vsock, 0..1, Degrade(USED)),
+        row("vsock-used-id-out-of-range", A::UsedIdOutOfRange, Vsock, 0..1, Degrade(USED_ID)),
+        row("vsock-used-id-inside-request", A::UsedIdInsideRequest, Vsock, 0..1, Degrade(USED_ID)),
+        row("vsock-used-index-ahead", A::UsedIndexAhead, Vsock, 0..1, Degrade(USED_INDEX)),
+        row("vsock-used-index-back", A::UsedIndexBack, Vsock, 0..1, Degrade(USED_INDEX)),
+        row("vsock-used-length-huge", A::UsedLengthHuge, Vsock, 0..1, Degrade(USED_LENGTH)),
+        row("vsock-sent-twice", A::SentTwice, Vsock, 0..1, Degrade(USED_AGAIN)),
         alone(row("vsock-used-twice", A::UsedTwice, Vsock, 0..6, Continue)),
         row("vsock-used-length-zero", A::UsedLengthZero, Vsock, 0..3, Continue),
         row("vsock-reordered", A::Reordered, Vsock, 0..6, Continue),
@@ -332,6 +346,7 @@ static CATALOGUE: &[Row] = {
         alone(row("vsock-vanishes", A::Vanish, Vsock, 8..9, Degrade(&["virtio-vsock shut down"]))),
         row("vsock-needs-reset", A::NeedsReset, Vsock, 1..u32::MAX, Degrade(&["needs a reset"])),
         row("vsock-features-refused", A::FeaturesRefused, Vsock, ALWAYS, Degrade(LEFT_OUT)),
+        row("vsock-platform-bypassed", A::PlatformBypassed, Vsock, ALWAYS, Degrade(LEFT_OUT)),
         row("vsock-queue-size-odd", A::QueueSizeOdd, Vsock, ALWAYS, Continue),
         row("vsock-bar-preset", A::BarPreset, Vsock, ALWAYS, Continue),
         row("vsock-cid-reserved", A::CidReserved, Vsock, ALWAYS, Degrade(LEFT_OUT)),
@@ -342,6 +357,7 @@ static CATALOGUE: &[Row] = {
         row("vsock-transport-reset", A::TransportReset, Vsock, 0..3, Continue),
         row("interrupts-lost", A::InterruptLost, Platform, 0..50, Continue),
         row("interrupts-never", A::InterruptLost, Platform, ALWAYS, Continue),
+        row("signals-lost", A::SignalLost, Launch, 0..50, Continue),
         row("interrupts-repeated", A::InterruptRepeated, Platform, ALWAYS, Continue),
         row("interrupts-spurious", A::InterruptSpurious, Platform, ALWAYS, Continue),
         row("interrupts-highest", A::InterruptHighest, Platform, ALWAYS, Continue),
@@ -363,7 +379,9 @@ static CATALOGUE: &[Row] = {
         row("conversion-refused", A::ConversionRefused, Launch, ALWAYS, Stop(&["calls an operand invalid"])),
         row("halt-returns", A::HaltReturns, Launch, 0..20_000, Continue),
         alone(row("interrupts-before-halt", A::InterruptBeforeHalt, Launch, ALWAYS, Continue)),
-        row("cpuid-random", A::CpuidRandom, Launch, ALWAYS, Continue),
+        row("features-withheld", A::FeaturesWithheld, Launch, ALWAYS, Continue),
+        row("apic-id-random", A::ApicIdRandom, Launch, ALWAYS, Continue),
+        row("registers-random", A::RegistersRandom, Launch, ALWAYS, Continue),
         row("quote-late", A::QuoteLate, Launch, ALWAYS, Continue),
         row("quote-never", A::QuoteNever, Launch, ALWAYS, Unattested(&[])),
         row("quote-of-another-once", A::QuoteOfAnother, Launch, 0..1, Continue),
@@ -372,6 +390,7 @@ static CATALOGUE: &[Row] = {
         row("quote-retry", A::QuoteRetry, Launch, ALWAYS, Unattested(NO_QUOTE)),
         row("quote-length-huge", A::QuoteLengthHuge, Launch, ALWAYS, Unattested(NO_QUOTE)),
         alone(row("time-withheld", A::TimeWithheld, Launch, ALWAYS, Deny)),
+        alone(row("signals-withheld", A::SignalLost, Launch, ALWAYS, Deny)),
         alone(row("card-withheld", A::Idle, Card, ALWAYS, Deny)),
         alone(row("vsock-withheld", A::Idle, Vsock, ALWAYS, Deny)),
     ]

@@ -7,9 +7,9 @@ use crate::bus::Interrupts;
 
 /// How often a repeated interrupt comes.
 const REPEATED: usize = 4;
-/// The first vector that is not an exception's.
+/// The first vector that is not an exception's or reserved (SDM vol. 3, table 7-1).
 const FIRST_VECTOR: u64 = 32;
-/// The vector before which all others have to wait. Many systems take it for the APIC's own and do not acknowledge it.
+/// The vector before which all others have to wait (SDM vol. 3, APIC chapter: interrupt priority). Many systems take it for the APIC's own and do not acknowledge it.
 const LAST_VECTOR: u32 = 255;
 
 /// Passes interrupts on, or does not.

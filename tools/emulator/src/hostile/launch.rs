@@ -4,12 +4,13 @@
 use super::{Attack, Host, Target};
 
 const PAGE: u64 = 4096;
-/// Where the hand-off block's first entry keeps the end of the list.
+/// Where the hand-off block's first entry keeps the end of the list (UEFI Platform Initialization specification, vol. 3:
+/// EFI_HOB_HANDOFF_INFO_TABLE, EfiEndOfHobList).
 const LIST_END: usize = 48;
-/// Bytes of the first entry, and of each that describes memory.
+/// Bytes of the first entry, and of each that describes memory (the same: EFI_HOB_RESOURCE_DESCRIPTOR).
 const FIRST: usize = 56;
 const RESOURCE: usize = 48;
-/// In a resource: kind of entry, kind of memory, start, length.
+/// In a resource: kind of entry (HobType), kind of memory (ResourceType), PhysicalStart, ResourceLength.
 const ENTRY_KIND: usize = 0;
 const MEMORY_KIND: usize = 24;
 const START: usize = 32;
@@ -19,6 +20,8 @@ const END: usize = 8;
 /// Less memory than there is.
 const WITHHELD: u64 = 64 << 20;
 const FOUR_GIB: u64 = 1 << 32;
+/// x87, SSE and AVX state (SDM vol. 1, 13.1).
+const XFAM_AVX: u64 = 7;
 
 /// The hand-off block as the TD finds it.
 pub fn hand_off_block(host: &Host, list: &mut Vec<u8>) {
@@ -55,6 +58,24 @@ pub fn hand_off_block(host: &Host, list: &mut Vec<u8>) {
 
 fn set(list: &mut [u8], at: usize, value: &[u8]) {
     list[at..at + value.len()].copy_from_slice(value);
+}
+
+/// The APIC identifier that the host names to a processor.
+pub fn apic_id(host: &Host, index: u32) -> u64 {
+    if host.is_hostile() && host.strikes(Attack::ApicIdRandom, Target::Launch) {
+        host.below(u64::MAX)
+    } else {
+        index.into()
+    }
+}
+
+/// The extended features (XFAM) with which the host makes the TD, on a processor that has `all`.
+pub fn xfam(host: &Host, all: u64) -> u64 {
+    if host.is_hostile() && host.strikes(Attack::FeaturesWithheld, Target::Launch) {
+        all & XFAM_AVX
+    } else {
+        all
+    }
 }
 
 /// An answer to MapGPA that is not the honest one: R11, and whether it is a request to try again rather than a refusal.

@@ -12,6 +12,7 @@ mod random;
 pub use catalogue::{Attack, Outcome, Row, Target, catalogue};
 pub use interrupts::TamperedInterrupts;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -49,7 +50,10 @@ struct Planned {
     row: &'static Row,
     /// Which occasions are used.
     occasions: Range<u32>,
+    /// How many there were.
     seen: AtomicU32,
+    /// How many were used.
+    struck: AtomicU32,
 }
 
 /// How the host behaves.
@@ -159,11 +163,16 @@ impl Host {
     pub fn strikes(&self, attack: Attack, target: Target) -> bool {
         !self.behaves.load(Ordering::SeqCst)
             && self.plan.iter().any(|planned| {
-                planned.row.attack == attack && planned.row.target == target && {
-                    let occasion = planned.seen.fetch_add(1, Ordering::Relaxed);
-                    planned.occasions.contains(&occasion)
-                }
+                planned.row.attack == attack && planned.row.target == target && planned.strikes()
             })
+    }
+
+    /// How often each attack was carried out so far. One that never was proves nothing of the guest.
+    pub fn struck(&self) -> BTreeMap<&'static str, u32> {
+        self.plan
+            .iter()
+            .map(|planned| (planned.row.name, planned.struck.load(Ordering::Relaxed)))
+            .collect()
     }
 
     /// A number of the attacker's choosing below `limit`.
@@ -181,7 +190,16 @@ impl Planned {
             row,
             occasions,
             seen: AtomicU32::new(0),
+            struck: AtomicU32::new(0),
         }
+    }
+
+    /// Takes the next occasion, or lets it pass.
+    fn strikes(&self) -> bool {
+        let occasion = self.seen.fetch_add(1, Ordering::Relaxed);
+        let strikes = self.occasions.contains(&occasion);
+        self.struck.fetch_add(strikes.into(), Ordering::Relaxed);
+        strikes
     }
 }
 
@@ -213,6 +231,8 @@ mod tests {
                     row.name
                 );
             }
+            let used = (0..100).filter(|occasion| row.occasions.contains(occasion));
+            assert_eq!(host.struck()[row.name] as usize, used.count());
         }
         assert!(
             Host::parse("no-such-attack")

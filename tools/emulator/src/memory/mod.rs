@@ -16,7 +16,7 @@ use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
 
 use crate::bus::SharedMemory;
 
-/// Bytes of a page.
+/// Bytes of a page (SDM vol. 3, 5.5.4).
 pub const PAGE: u64 = 4096;
 /// Bytes of a large page.
 pub const LARGE_PAGE: u64 = 2 << 20;

@@ -16,7 +16,7 @@ use crate::event::{Access, Death, Event, Exception};
 use crate::memory::PageState;
 use crate::td::Td;
 use crate::vmcall;
-use tdx::report::REPORT;
+use tdx::report::{REPORT, ReportMac, TdReport};
 
 /// Leaf numbers (`tdx_api_defs.h`).
 mod leaf {
@@ -29,6 +29,10 @@ mod leaf {
     pub const MEM_PAGE_ACCEPT: u16 = 6;
     pub const VM_RD: u16 = 7;
     pub const VM_WR: u16 = 8;
+    pub const VP_RD: u16 = 9;
+    pub const VP_WR: u16 = 10;
+    pub const SYS_RD: u16 = 11;
+    pub const MR_VERIFYREPORT: u16 = 22;
 }
 
 /// Executes a TDCALL; the instruction pointer is still at it.
@@ -39,12 +43,14 @@ pub fn tdcall(cpu: &mut Cpu, td: &Td) -> Result<Effect, Event> {
     if cpu.mode() != Mode::Long {
         return Err(Exception::general_protection(0).into());
     }
-    let leaf = cpu.registers.gpr[RAX] as u16;
-    if leaf == leaf::VP_VMCALL {
+    let before = cpu.registers.gpr;
+    let leaf = before[RAX] as u16;
+    if before[RAX] == u64::from(leaf::VP_VMCALL) {
         return vmcall::call(cpu, td);
     }
-    let before = cpu.registers.gpr;
     let status = match leaf {
+        // Versions of leaves, in bits 23:16, came later; the rest is reserved.
+        _ if before[RAX] >> 16 != 0 => Status::OperandInvalid(Operand::Rax),
         leaf::VP_INFO => info(cpu, td),
         leaf::MR_RTMR_EXTEND => extend(cpu, td)?,
         leaf::VP_VEINFO_GET => ve_info(cpu),
@@ -56,6 +62,9 @@ pub fn tdcall(cpu: &mut Cpu, td: &Td) -> Result<Effect, Event> {
         leaf::MEM_PAGE_ACCEPT => accept::accept(before[RCX], td)?,
         leaf::VM_RD => fields::read(cpu, td),
         leaf::VM_WR => fields::write(cpu, td),
+        leaf::VP_RD | leaf::VP_WR => fields::of_vcpu(cpu),
+        leaf::SYS_RD => fields::read_system(cpu),
+        leaf::MR_VERIFYREPORT => verify(before[RCX], td)?,
         _ => Status::OperandInvalid(Operand::Rax),
     };
     cpu.registers.gpr[RAX] = status.word();
@@ -85,6 +94,10 @@ impl fmt::Display for Name {
             leaf::MEM_PAGE_ACCEPT => "MEM.PAGE.ACCEPT",
             leaf::VM_RD => "VM.RD",
             leaf::VM_WR => "VM.WR",
+            leaf::VP_RD => "VP.RD",
+            leaf::VP_WR => "VP.WR",
+            leaf::SYS_RD => "SYS.RD",
+            leaf::MR_VERIFYREPORT => "MR.VERIFYREPORT",
             other => return write!(f, "leaf {other}"),
         })
     }
@@ -98,7 +111,8 @@ fn info(cpu: &mut Cpu, td: &Td) -> Status {
     gpr[RDX] = attributes;
     gpr[R8] = vcpus | vcpus << 32;
     gpr[R9] = u64::from(cpu.index);
-    gpr[R10] = 0;
+    // SYS.RD is there (`tdg_vp_info.c`).
+    gpr[R10] = 1;
     gpr[R11] = 0;
     Status::Success
 }
@@ -169,6 +183,22 @@ fn report(cpu: &Cpu, td: &Td) -> Result<Status, Event> {
     let report = td.identity().report(&data);
     write(td, gpr[RCX], report.as_bytes())?;
     Ok(Status::Success)
+}
+
+/// RCX is the address of a REPORTMACSTRUCT, at a multiple of its size (`tdg_mr_verifyreport.c`).
+fn verify(gpa: u64, td: &Td) -> Result<Status, Event> {
+    let alignment = size_of::<ReportMac>() as u64;
+    if let Err(status) = operand(td, gpa, alignment, Operand::Rcx, Access::Read)? {
+        return Ok(status);
+    }
+    let mut report = [0; REPORT];
+    read(td, gpa, &mut report[..size_of::<ReportMac>()])?;
+    let authentic = td.identity().verify(&TdReport::from_bytes(&report).mac);
+    Ok(if authentic {
+        Status::Success
+    } else {
+        Status::ReportMacInvalid
+    })
 }
 
 fn read(td: &Td, gpa: u64, bytes: &mut [u8]) -> Result<(), Death> {

@@ -6,16 +6,19 @@ mod quote;
 
 pub use quote::Quoting;
 
+use std::fmt;
+
 use crate::cpu::Cpu;
-use crate::cpu::gpr::{R8, R9, R10, R11, R12, R13, R14, R15, RAX, RBX, RCX, RDI, RDX, RSI};
+use crate::cpu::gpr::{R8, R9, R10, R11, R12, R13, R14, R15};
+use crate::cpu::gpr::{RAX, RBP, RBX, RCX, RDI, RDX, RSI};
 use crate::cpuid;
 use crate::emulate::Effect;
-use crate::event::Event;
+use crate::event::{Death, Event};
 use crate::hostile::{Attack, Target};
 use crate::module::{Operand, Status};
 use crate::td::{End, HostStack, Td};
 
-/// Sub-functions (R11).
+/// Sub-functions (R11; `tdx.md` 1.6: GHCI, in Linux `arch/x86/include/asm/shared/tdx.h` and `uapi/asm/vmx.h`).
 mod leaf {
     pub const CPUID: u64 = 10;
     pub const HLT: u64 = 12;
@@ -30,7 +33,7 @@ mod leaf {
     pub const SETUP_EVENT_NOTIFY_INTERRUPT: u64 = 0x1_0004;
 }
 
-/// R10 on return.
+/// R10 on return (`tdx.md` 1.6; Linux `arch/x86/include/asm/shared/tdx.h`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostStatus {
     Success,
@@ -53,9 +56,12 @@ impl HostStatus {
     }
 }
 
-/// RAX, RCX and RSP never reach the host.
+/// Bits of the mask by register number: RAX, RCX and RSP never reach the host (`tdx.md` 1.6).
 const NEVER_EXPOSED: u64 = 1 << 0 | 1 << 1 | 1 << 4;
-const RBP: u64 = 1 << 5;
+const EXPOSED_RBP: u64 = 1 << RBP;
+
+/// Bits of ReportFatalError's code that must be zero (QEMU `tdx_handle_report_fatal_error`; `tdx.md` 1.6).
+const FATAL_ERROR_RESERVED: u64 = 0xffff;
 
 /// What a call did.
 struct Answer {
@@ -79,7 +85,7 @@ impl From<HostStatus> for Answer {
 pub fn call(cpu: &mut Cpu, td: &Td) -> Result<Effect, Event> {
     let exposed = cpu.registers.gpr[RCX];
     let refused = match td.parameters.host {
-        HostStack::Mainline => NEVER_EXPOSED | RBP,
+        HostStack::Mainline => NEVER_EXPOSED | EXPOSED_RBP,
         HostStack::OutOfTree => NEVER_EXPOSED,
     };
     if exposed >> 32 != 0 || exposed & refused != 0 {
@@ -99,6 +105,9 @@ pub fn call(cpu: &mut Cpu, td: &Td) -> Result<Effect, Event> {
     }
     let before = host;
     let answer = answer(cpu, td, &mut host)?;
+    if td.host.is_hostile() && td.host.strikes(Attack::RegistersRandom, Target::Launch) {
+        randomize(td, &before, answer.status, &mut host);
+    }
     host[R10] = answer.status.word();
     for (register, value) in host.into_iter().enumerate() {
         if exposed & 1 << register != 0 {
@@ -110,18 +119,60 @@ pub fn call(cpu: &mut Cpu, td: &Td) -> Result<Effect, Event> {
         td.trace.line(
             cpu.index,
             format_args!(
-                "TDVMCALL {} r12={:#x} r13={:#x} r14={:#x} r15={:#x} -> {:?} r11={:#x}",
+                "TDVMCALL {} r12={:#x} r13={:#x} r14={:#x} r15={:#x}{} -> {:?} r11={:#x}",
                 name(before[R11]),
                 before[R12],
                 before[R13],
                 before[R14],
                 before[R15],
+                Others(exposed, &before),
                 answer.status,
                 host[R11]
             ),
         );
     }
     Ok(answer.effect)
+}
+
+/// Fills the registers that carry no answer with random values, and what an answer does not fill of its own.
+fn randomize(td: &Td, call: &[u64; 16], status: HostStatus, host: &mut [u64; 16]) {
+    let random = || td.host.below(u64::MAX);
+    let reads = call[R13] == 0;
+    let answers = match call[R11] {
+        leaf::CPUID => R12..R15 + 1,
+        leaf::GET_TD_VM_CALL_INFO => R11..R14 + 1,
+        leaf::RDMSR => R11..R12,
+        leaf::IO | leaf::MMIO if reads => R11..R12,
+        leaf::MAP_GPA if status == HostStatus::Retry => R11..R12,
+        _ => 0..0,
+    };
+    for register in (0..host.len()).filter(|register| !answers.contains(register)) {
+        host[register] = random();
+    }
+    if matches!(call[R11], leaf::IO | leaf::MMIO) && reads && call[R12] < 8 {
+        host[R11] |= random() << (8 * call[R12]);
+    }
+}
+
+/// The registers that a call exposes besides R10 to R15, for the trace.
+struct Others<'a>(u64, &'a [u64; 16]);
+
+impl fmt::Display for Others<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NAMES: [(usize, &str); 7] = [
+            (RDX, "rdx"),
+            (RBX, "rbx"),
+            (RBP, "rbp"),
+            (RSI, "rsi"),
+            (RDI, "rdi"),
+            (R8, "r8"),
+            (R9, "r9"),
+        ];
+        NAMES
+            .iter()
+            .filter(|(register, _)| self.0 & 1 << register != 0)
+            .try_for_each(|(register, name)| write!(f, " {name}={:#x}", self.1[*register]))
+    }
 }
 
 /// A sub-function's name, for the trace.
@@ -153,9 +204,6 @@ fn answer(cpu: &Cpu, td: &Td, host: &mut [u64; 16]) -> Result<Answer, Event> {
             let [eax, ebx, ecx, edx] =
                 cpuid::of_host(host[R12] as u32, host[R13] as u32).map(u64::from);
             [host[R12], host[R13], host[R14], host[R15]] = [eax, ebx, ecx, edx];
-            if strikes(Attack::CpuidRandom) {
-                host[R12..=R15].fill_with(|| td.host.below(1 << 32));
-            }
             HostStatus::Success.into()
         }
         leaf::HLT if strikes(Attack::HaltReturns) => HostStatus::Success.into(),
@@ -177,6 +225,12 @@ fn answer(cpu: &Cpu, td: &Td, host: &mut [u64; 16]) -> Result<Answer, Event> {
         leaf::GET_QUOTE => quote::get_quote(td, host).into(),
         leaf::SETUP_EVENT_NOTIFY_INTERRUPT => {
             quote::set_notification(td, cpu.index, host[R12]).into()
+        }
+        leaf::REPORT_FATAL_ERROR if host[R12] & FATAL_ERROR_RESERVED != 0 => {
+            return Err(Death::Forbidden(
+                "ReportFatalError with an error code whose bits 15:0 are not zero: QEMU does not take it and stops the TD",
+            )
+            .into());
         }
         leaf::REPORT_FATAL_ERROR => {
             td.finish(fatal_error(host));

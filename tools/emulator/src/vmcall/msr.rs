@@ -6,8 +6,10 @@ use super::HostStatus;
 use crate::cpu::Cpu;
 use crate::cpu::gpr::{R11, R12, R13};
 use crate::cpuid;
+use crate::hostile::{Attack, Target, launch};
 use crate::td::Td;
 
+/// MSRs by their numbers: SDM vol. 4, table 2-2; from 0x800 on, SDM vol. 3, APIC chapter: x2APIC register address space.
 const APIC_BASE: u32 = 0x1b;
 const MTRR_CAP: u32 = 0xfe;
 const TSC_DEADLINE: u32 = 0x6e0;
@@ -18,6 +20,7 @@ const X2APIC_ICR: u32 = 0x830;
 const X2APIC_LVT_TIMER: u32 = 0x832;
 const X2APIC_TIMER_INITIAL: u32 = 0x838;
 const X2APIC_TIMER_COUNT: u32 = 0x839;
+const X2APIC_TIMER_DIVIDE: u32 = 0x83e;
 
 /// MSRs that always read as the same and forget what is written: first, last, value. Sources: SDM is Intel's manual, vol. 3
 /// unless said otherwise; KVM is `arch/x86/kvm` of Linux 6.16.
@@ -39,13 +42,12 @@ static FIXED: &[(u32, u32, u64)] = &[
     // LVT: CMCI, thermal, performance, LINT0, LINT1, error, all masked (SDM, local vector table).
     (0x82f, 0x82f, 1 << 16),
     (0x833, 0x837, 1 << 16),
-    // Timer divide configuration: by two (SDM, APIC timer).
-    (0x83e, 0x83e, 0),
 ];
 
-/// The LVT timer's mode, bits 18:17.
+/// The LVT timer's mode, bits 18:17 (SDM vol. 3, APIC chapter: local vector table).
+const TIMER_MODE: u64 = 3 << 17;
 const TIMER_TSC_DEADLINE: u64 = 2 << 17;
-/// KVM's APIC bus runs at 1 GHz.
+/// KVM's APIC bus runs at 1 GHz (Linux `arch/x86/kvm/lapic.h`, `APIC_BUS_CYCLE_NS_DEFAULT`); the timer counts that divided.
 const BUS_NANOSECONDS: u64 = 1;
 
 /// R12 is the MSR; R11 gets its value.
@@ -59,12 +61,13 @@ pub fn read(cpu: &Cpu, td: &Td, host: &mut [u64; 16]) -> HostStatus {
         APIC_BASE => 0xfee0_0c00 | if cpu.index == 0 { 1 << 8 } else { 0 },
         // Eight variable ranges, fixed ranges, write combining (KVM mtrr.c).
         MTRR_CAP => 0x508,
-        X2APIC_ID => u64::from(cpu.index),
+        X2APIC_ID => launch::apic_id(&td.host, cpu.index),
         // Six LVT entries, version 0x14 (KVM lapic.c).
         X2APIC_VERSION => 0x0005_0014,
         // Cluster and position in it (SDM, x2APIC: logical identifier).
         X2APIC_LDR => u64::from(cpu.index >> 4 << 16 | 1 << (cpu.index & 15)),
         X2APIC_LVT_TIMER => apic.timer(),
+        X2APIC_TIMER_DIVIDE => apic.divide(),
         TSC_DEADLINE | X2APIC_TIMER_INITIAL | X2APIC_TIMER_COUNT => 0,
         _ => match fixed(msr) {
             Some(value) => value,
@@ -82,13 +85,17 @@ pub fn write(cpu: &Cpu, td: &Td, host: &mut [u64; 16]) -> HostStatus {
         return HostStatus::InvalidOperand;
     };
     match msr {
+        X2APIC_ICR
+            if td.host.is_hostile() && td.host.strikes(Attack::SignalLost, Target::Launch) => {}
         X2APIC_ICR => td.apics.command(cpu.index, value),
         X2APIC_LVT_TIMER => apic.set_timer(value),
-        TSC_DEADLINE if apic.timer() & 3 << 17 == TIMER_TSC_DEADLINE => {
+        X2APIC_TIMER_DIVIDE => apic.set_divide(value),
+        TSC_DEADLINE if apic.timer() & TIMER_MODE == TIMER_TSC_DEADLINE => {
             apic.set_deadline(deadline(value));
         }
         X2APIC_TIMER_INITIAL => {
-            let after = Duration::from_nanos(value.saturating_mul(BUS_NANOSECONDS));
+            let period = BUS_NANOSECONDS * u64::from(apic.divisor());
+            let after = Duration::from_nanos(u64::from(value as u32) * period);
             apic.set_deadline((value != 0).then(|| Instant::now() + after));
         }
         APIC_BASE | TSC_DEADLINE => {}

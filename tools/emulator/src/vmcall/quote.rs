@@ -16,11 +16,11 @@ use crate::quoting::QuotingService;
 use crate::report::Identity;
 use crate::td::Td;
 
-/// Requests in flight at once; QEMU wants more to be tried again.
+/// Requests in flight at once; QEMU wants more to be tried again (`tdx_handle_get_quote`, `TDX_MAX_GET_QUOTE_REQUEST`).
 const MAX_IN_FLIGHT: u32 = 16;
-/// Offset of the caller's data in a TDREPORT.
+/// Offset of the caller's data in a TDREPORT (`tdx.md` 1.5).
 const REPORT_DATA: usize = 128;
-/// The status while the service works.
+/// The status while the service works, and where the buffer has status and length (`tdx.md` 1.6, from QEMU `tdx-quote-generator.c`).
 const IN_FLIGHT: u64 = u64::MAX;
 /// Offset of the status in the buffer.
 const STATUS: u64 = 8;

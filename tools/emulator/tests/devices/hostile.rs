@@ -17,18 +17,24 @@ const MODEL: usize = (3 << 20) + 77;
 /// How long the guest may take after the host begins to behave: a lease that never comes takes 3 s, a silent device 1 s.
 const PATIENCE: Duration = Duration::from_secs(20);
 const AT_ONCE: usize = 8;
-/// How many combinations are tried; a few by default.
+/// How many combinations are tried that are possible here; a few by default.
 const SEEDS: &str = "VITRINE_HOSTILE_SEEDS";
-const FEW_SEEDS: u64 = 24;
+const FEW_SEEDS: usize = 24;
+
+/// Whether what `name` says can be done here: there is no trust domain to attack, nor one that demands more of a device than others do, and
+/// nobody says when to begin.
+fn is_possible(name: &str) -> bool {
+    let elsewhere = |row: &Row| {
+        row.target == Target::Launch
+            || row.outcome == Outcome::Deny
+            || row.attack == Attack::PlatformBypassed
+    };
+    !Host::parse(name).unwrap().attacks().any(elsewhere)
+}
 
 /// Runs one guest against a host that does what `name` says.
 fn run(name: &str) -> Result<(), String> {
     let host = Host::parse(name).unwrap();
-    let elsewhere = |row: &Row| row.target == Target::Launch || row.outcome == Outcome::Deny;
-    if host.attacks().any(elsewhere) {
-        // There is no trust domain here to attack so, and nobody who says when to begin.
-        return Ok(());
-    }
     let outcome = *host.outcome();
     let ghosts = host
         .attacks()
@@ -152,7 +158,12 @@ fn run_all(names: &[String]) -> Vec<String> {
 
 #[test]
 fn every_attack_has_its_outcome() {
-    let names: Vec<String> = catalogue().iter().map(|row| row.name.to_owned()).collect();
+    let names: Vec<String> = catalogue()
+        .iter()
+        .map(|row| row.name.to_owned())
+        .filter(|name| is_possible(name))
+        .collect();
+    assert!(names.len() > 80, "{}", names.len());
     let failures = run_all(&names);
     assert!(failures.is_empty(), "{failures:#?}");
 }
@@ -162,7 +173,8 @@ fn combinations_of_attacks_have_theirs() {
     let count = std::env::var(SEEDS)
         .ok()
         .map_or(FEW_SEEDS, |count| count.parse().expect(SEEDS));
-    let seeds: Vec<String> = (0..count).map(|seed: u64| seed.to_string()).collect();
+    let seeds = (0u64..).map(|seed| seed.to_string());
+    let seeds: Vec<String> = seeds.filter(|seed| is_possible(seed)).take(count).collect();
     let failures = run_all(&seeds);
     assert!(failures.is_empty(), "{failures:#?}");
 }

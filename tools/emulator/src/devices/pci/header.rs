@@ -3,7 +3,7 @@
 //! A base address register needs no code of its own here: the bits below its size cannot be written, so a write of all ones reads back as
 //! the size, as software expects.
 
-/// Offsets of the registers that this crate names.
+/// Offsets of the registers that this crate names (PCI Local Bus 3.0, 6.1, figure 6-1).
 pub mod register {
     pub const COMMAND: u8 = 0x04;
     pub const STATUS: u8 = 0x06;
@@ -16,13 +16,17 @@ pub mod register {
     pub const INTERRUPT_LINE: u8 = 0x3c;
 }
 
+/// Bit of the command register (PCI Local Bus 3.0, 6.2.2): the function answers at its memory addresses.
 const MEMORY_SPACE: u8 = 1 << 1;
-/// I/O space, memory space, bus master, interrupt disable.
+/// I/O space, memory space, bus master, interrupt disable (the same).
 const COMMAND_WRITABLE: u16 = 0x0407;
+/// Bit of the status register (PCI Local Bus 3.0, 6.2.3): there is a list of capabilities.
 const STATUS_CAPABILITIES: u8 = 1 << 4;
+/// Type bits of a base address register (PCI Local Bus 3.0, 6.2.5.1).
 const BAR_64: u32 = 0b100;
 const BAR_PREFETCHABLE: u32 = 1 << 3;
-const FIRST_CAPABILITY: u8 = 0x40;
+/// Where the list of capabilities begins: the first byte that PCI Local Bus 3.0 leaves to the device.
+pub const FIRST_CAPABILITY: u8 = 0x40;
 
 /// Who a function says it is.
 #[derive(Clone, Copy, Debug)]

@@ -5,16 +5,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::Function;
 use super::header::{Header, Identity};
 
+/// Intel's vendor identifier (PCI-SIG).
 const INTEL: u16 = 0x8086;
-/// Base of the memory-mapped configuration window: address bits 35:28, size in bits 2:1 (0: 256 MiB), enable in bit 0.
+/// Base of the memory-mapped configuration window: address bits 35:28, size in bits 2:1 (0: 256 MiB), enable in bit 0 (3 Series datasheet,
+/// PCIEXBAR).
 const PCIEXBAR: u8 = 0x60;
 const PCIEXBAR_ENABLE: u32 = 1;
 const PCIEXBAR_WRITABLE: u64 = 0x000f_f000_0000 | PCIEXBAR_ENABLE as u64;
 const WINDOW: u64 = 256 << 20;
-/// The rest of the chipset's registers: firmware programs memory shadowing there, which means nothing here.
+/// The rest of the chipset's registers (3 Series datasheet, host bridge: from DMIBAR on): firmware programs memory shadowing there, which means nothing here.
 const HOST_REGISTERS: core::ops::Range<u8> = 0x68..0xf0;
 
-/// Base of the power management ports: bits 15:7, with bit 0 always set.
+/// Base of the power management ports: bits 15:7, with bit 0 always set (ICH9 datasheet, LPC interface: PMBASE, ACPI_CNTL).
 const PMBASE: u8 = 0x40;
 const PMBASE_WRITABLE: u16 = 0xff80;
 const ACPI_CONTROL: u8 = 0x44;

@@ -12,13 +12,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::hostile::{Attack, Host, Target};
 
-/// The port that selects a register, and the first and last of four through which it is accessed.
+/// The port that selects a register, and the first and last of four through which it is accessed (PCI Local Bus 3.0, 3.2.2.3.2).
 pub const ADDRESS_PORT: u16 = 0xcf8;
 pub const DATA_PORT: u16 = 0xcfc;
 pub const LAST_DATA_PORT: u16 = 0xcff;
 
+/// Bit of the selecting port (the same).
 const ENABLE: u32 = 1 << 31;
-/// A function's share of the memory-mapped configuration window.
+/// A function's share of the memory-mapped configuration window, and a bus's (PCI Express Base, enhanced configuration access mechanism).
 const ECAM_FUNCTION: u64 = 4096;
 const ECAM_BUS: u64 = 1 << 20;
 
@@ -115,6 +116,7 @@ impl Pci {
         }
         // Often enough one that the guest has a driver for.
         let random = self.attacker.below(1 << 32) as u32;
+        // Disk, card, vsock (virtio 1.2, 4.1.2 and 5).
         let choices = [0x1042_1af4, 0x1041_1af4, 0x1053_1af4, random];
         if offset == 0 {
             choices[self.attacker.below(4) as usize]

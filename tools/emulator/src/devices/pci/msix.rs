@@ -6,6 +6,7 @@ use crate::bus::Interrupts;
 
 use super::header::Header;
 
+/// Capability, table entry, and their bits (PCI Local Bus 3.0, appendix H and 6.8.2).
 const IDENTIFIER: u8 = 0x11;
 const ENTRY: u64 = 16;
 const CONTROL_ENABLE: u16 = 1 << 15;

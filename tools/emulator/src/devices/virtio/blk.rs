@@ -17,14 +17,17 @@ use super::{Backend, Chain, Ring};
 use crate::bus::SharedMemory;
 use crate::hostile::{Attack, Host, Target};
 
+/// Block device (virtio 1.2, 5).
 const DEVICE_TYPE: u16 = 2;
+/// Mass storage, SCSI: QEMU's class of the device (PCI Local Bus 3.0, appendix D; QEMU `PCI_CLASS_STORAGE_SCSI`).
 const MASS_STORAGE: [u8; 3] = [1, 0, 0];
 const QUEUES: [u16; 1] = [256];
+/// The unit of addresses, and bytes of a request's header (virtio 1.2, 5.2.4 and 5.2.6).
 const SECTOR: u64 = 512;
 const HEADER: usize = 16;
-/// Bytes of a serial; a shorter one ends with a zero byte.
+/// Bytes of a serial; a shorter one ends with a zero byte (virtio 1.2, 5.2.6: VIRTIO_BLK_T_GET_ID).
 const SERIAL: usize = 20;
-/// The configuration up to and including the block size.
+/// The configuration up to and including the block size (virtio 1.2, 5.2.4).
 const CONFIG: usize = 24;
 
 /// A disk to attach.

@@ -28,20 +28,22 @@ use ring::RingInterrupt;
 use tamper::Tamper;
 use worker::Worker;
 
+/// Vendor, and device identifier of type 0 (virtio 1.2, 4.1.2).
 const VENDOR: u16 = 0x1af4;
 const FIRST_DEVICE: u16 = 0x1040;
-/// As QEMU numbers its modern devices' subsystems.
+/// As QEMU numbers its modern devices' subsystems (`include/hw/pci/pci.h`, `PCI_SUBDEVICE_ID_QEMU`).
 const SUBSYSTEM: u16 = 0x1100;
 
 /// Memory registers: messages in one, everything else in the other.
 const MSIX_BAR: u8 = 1;
 const BLOCKS_BAR: u8 = 4;
 const BLOCKS_LENGTH: u64 = 0x4000;
+/// Capability identifier (PCI Local Bus 3.0, appendix H; virtio 1.2, 4.1.4).
 const VENDOR_SPECIFIC: u8 = 0x09;
-/// Bytes between the doorbells of two queues.
+/// Bytes between the doorbells of two queues: `notify_off_multiplier` (virtio 1.2, 4.1.4.4).
 const DOORBELL_STEP: u32 = 4;
 
-/// A register block: its type, where it is, and what of it is used.
+/// A register block: its type (`cfg_type`; virtio 1.2, 4.1.4), where it is, and what of it is used.
 #[derive(Clone, Copy)]
 enum Block {
     Common = 1,
@@ -123,6 +125,9 @@ impl VirtioFunction {
             surroundings.interrupts.clone(),
         );
         header.add_wide_bar(BLOCKS_BAR, BLOCKS_LENGTH);
+        if let Some((register, value)) = tamper::preset(&surroundings.host, target) {
+            header.set(register, &value.to_le_bytes());
+        }
         let config = backend.config();
         for block in Block::ALL {
             let length = match block {
@@ -135,10 +140,16 @@ impl VirtioFunction {
         }
         let host = surroundings.host.clone();
         let hostile = host.is_hostile();
-        let idle = move || hostile && host.strikes(Attack::Idle, target);
+        let withheld = host.clone();
+        let idle = move || hostile && withheld.strikes(Attack::Idle, target);
         Ok(Self {
             header: Mutex::new(header),
-            registers: Mutex::new(Registers::new(backend.features(), queues, vectors)),
+            registers: Mutex::new(Registers::new(
+                backend.features(),
+                tamper::required(&host, target),
+                queues,
+                vectors,
+            )),
             config,
             isr: Arc::new(AtomicU8::new(0)),
             msix: Arc::new(msix),

@@ -6,22 +6,26 @@
 use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestAddress;
 
-/// Offsets of the fields.
-mod field {
+/// Offsets of the fields (virtio 1.2, 4.1.4.3: `struct virtio_pci_common_cfg`).
+pub mod field {
     pub const DEVICE_FEATURE_SELECT: u64 = 0x00;
+    pub const DEVICE_FEATURE: u64 = 0x04;
     pub const DRIVER_FEATURE_SELECT: u64 = 0x08;
     pub const DRIVER_FEATURE: u64 = 0x0c;
     pub const CONFIG_VECTOR: u64 = 0x10;
     pub const STATUS: u64 = 0x14;
+    pub const CONFIG_GENERATION: u64 = 0x15;
     pub const QUEUE_SELECT: u64 = 0x16;
     pub const QUEUE_SIZE: u64 = 0x18;
     pub const QUEUE_VECTOR: u64 = 0x1a;
     pub const QUEUE_ENABLE: u64 = 0x1c;
+    pub const QUEUE_NOTIFY_OFF: u64 = 0x1e;
+    /// `queue_desc`, `queue_driver`, `queue_device`.
     pub const QUEUE_ADDRESSES: u64 = 0x20;
     pub const END: u64 = 0x38;
 }
 
-/// Bits of the device status.
+/// Bits of the device status (virtio 1.2, 2.1).
 pub mod status {
     /// The driver is ready.
     pub const DRIVER_OK: u8 = 4;
@@ -31,9 +35,10 @@ pub mod status {
     pub const NEEDS_RESET: u8 = 64;
 }
 
-/// The features every device here requires.
-pub const REQUIRED: u64 = 1 << 32 | 1 << 33;
-/// No interrupt.
+/// VIRTIO_F_VERSION_1 and VIRTIO_F_ACCESS_PLATFORM (virtio 1.2, 6).
+pub const VERSION_1: u64 = 1 << 32;
+pub const ACCESS_PLATFORM: u64 = 1 << 33;
+/// VIRTIO_MSI_NO_VECTOR (virtio 1.2, 4.1.5.1.2): no interrupt.
 pub const NO_VECTOR: u16 = 0xffff;
 /// Bytes of the block.
 pub const LENGTH: u32 = field::END as u32;
@@ -75,6 +80,8 @@ pub enum Effect {
 /// The registers.
 pub struct Registers {
     offered: u64,
+    /// What a driver must accept.
+    required: u64,
     vectors: u16,
     accepted: u64,
     device_select: u32,
@@ -86,10 +93,11 @@ pub struct Registers {
 }
 
 impl Registers {
-    /// Registers of a device that offers `features` besides the required ones, has queues of at most these sizes and that many interrupts.
-    pub fn new(features: u64, queues: &[u16], vectors: u16) -> Self {
+    /// Registers of a device that offers `features` besides the `required` ones, has queues of at most these sizes and that many interrupts.
+    pub fn new(features: u64, required: u64, queues: &[u16], vectors: u16) -> Self {
         Self {
-            offered: features | REQUIRED,
+            offered: features | required,
+            required,
             vectors,
             accepted: 0,
             device_select: 0,
@@ -218,12 +226,13 @@ impl Registers {
     fn write_status(&mut self, new: u8) -> Effect {
         if new == 0 {
             let queues: Vec<u16> = self.queues.iter().map(|queue| queue.largest).collect();
-            *self = Self::new(self.offered, &queues, self.vectors);
+            *self = Self::new(self.offered, self.required, &queues, self.vectors);
             return Effect::Reset;
         }
         let before = self.status;
         let mut new = new | before & status::NEEDS_RESET;
-        let acceptable = self.accepted & !self.offered == 0 && self.accepted & REQUIRED == REQUIRED;
+        let acceptable =
+            self.accepted & !self.offered == 0 && self.accepted & self.required == self.required;
         if !acceptable {
             new &= !status::FEATURES_OK;
         }
@@ -264,6 +273,8 @@ fn build(setup: &QueueSetup) -> Option<Queue> {
 mod tests {
     use super::*;
 
+    const REQUIRED: u64 = VERSION_1 | ACCESS_PLATFORM;
+
     const ACKNOWLEDGED: u64 = 3;
 
     fn negotiate(registers: &mut Registers, features: u64) -> bool {
@@ -290,14 +301,14 @@ mod tests {
             (REQUIRED | 1 << 6, false),
             (0, false),
         ] {
-            let mut registers = Registers::new(1 << 5, &[8], 2);
+            let mut registers = Registers::new(1 << 5, REQUIRED, &[8], 2);
             assert_eq!(negotiate(&mut registers, features), agreed, "{features:x}");
         }
     }
 
     #[test]
     fn features_are_offered_in_halves() {
-        let mut registers = Registers::new(1 << 5, &[8], 2);
+        let mut registers = Registers::new(1 << 5, REQUIRED, &[8], 2);
         assert_eq!(registers.read(4, 4), 1 << 5);
         registers.write(field::DEVICE_FEATURE_SELECT, 4, 1);
         assert_eq!(registers.read(4, 4), 3);
@@ -307,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_queue_is_set_up_once() {
-        let mut registers = Registers::new(0, &[8, 16], 3);
+        let mut registers = Registers::new(0, REQUIRED, &[8, 16], 3);
         assert!(negotiate(&mut registers, REQUIRED));
         registers.write(field::QUEUE_SELECT, 2, 1);
         assert_eq!(registers.read(field::QUEUE_SIZE, 2), 16);
@@ -336,7 +347,7 @@ mod tests {
 
     #[test]
     fn impossible_queues_and_absent_ones() {
-        let mut registers = Registers::new(0, &[8], 1);
+        let mut registers = Registers::new(0, REQUIRED, &[8], 1);
         registers.write(field::QUEUE_SELECT, 2, 7);
         assert_eq!(registers.read(field::QUEUE_SIZE, 2), 0);
         registers.write(field::QUEUE_SIZE, 2, 8);
@@ -349,7 +360,7 @@ mod tests {
         );
         for size in [0, 3, 16] {
             registers.write(field::QUEUE_ENABLE, 2, 0);
-            let mut registers = Registers::new(0, &[8], 1);
+            let mut registers = Registers::new(0, REQUIRED, &[8], 1);
             registers.write(field::QUEUE_SIZE, 2, size);
             registers.write(field::QUEUE_ENABLE, 2, 1);
             assert!(registers.enabled_queues().is_none(), "size {size}");
@@ -358,7 +369,7 @@ mod tests {
 
     #[test]
     fn nothing_starts_without_agreed_features() {
-        let mut registers = Registers::new(0, &[8], 1);
+        let mut registers = Registers::new(0, REQUIRED, &[8], 1);
         assert_eq!(registers.write(field::STATUS, 1, 15), Effect::None);
         assert_eq!(registers.read(60, 8), 0, "beyond the block");
     }

@@ -13,9 +13,9 @@ use super::tamper::Tamper;
 use crate::bus::SharedMemory;
 use crate::devices::pci::msix::MsiX;
 
-/// In the available ring's flags: the driver wants no interrupt.
+/// In the available ring's flags: the driver wants no interrupt (virtio 1.2, 2.7.6).
 const NO_INTERRUPT: u16 = 1;
-/// The interrupt status register's bit for rings.
+/// The interrupt status register's bit for rings (virtio 1.2, 4.1.4.5).
 const ISR_QUEUE: u8 = 1;
 
 /// A request of the driver.

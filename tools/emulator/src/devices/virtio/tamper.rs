@@ -9,10 +9,15 @@ use std::time::{Duration, Instant};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
+use super::BLOCKS_BAR;
+use super::registers::{ACCESS_PLATFORM, VERSION_1, field, status};
 use super::ring::Chain;
+use super::vsock::HOST_CID;
 use crate::bus::SharedMemory;
+use crate::devices::pci::header::{FIRST_CAPABILITY, register};
 use crate::hostile::{Attack, Host, Target};
 
+/// How long a completion is late: some of the guest's waits, far below its limits.
 const DELAY: Duration = Duration::from_millis(20);
 /// How long a length flickers: a few times what the guest takes to notice a completion.
 const FLICKER: Duration = Duration::from_micros(300);
@@ -20,9 +25,13 @@ const FLICKER: Duration = Duration::from_micros(300);
 const HELD: usize = 4;
 /// More than any queue holds, in whole rounds of every queue.
 const AHEAD: u16 = 0x4000;
+/// What is written over what was the guest's.
 const GARBAGE: u8 = 0xa5;
+/// VIRTQ_USED_F_NO_NOTIFY (virtio 1.2, 2.7.8).
 const NO_NOTIFY: u16 = 1;
-/// The queue through which a network device sends.
+/// ACKNOWLEDGE, DRIVER, DRIVER_OK and FEATURES_OK (virtio 1.2, 2.1).
+const STILL_RUNNING: u64 = 0x0f;
+/// The queue through which a network device sends: the second (virtio 1.2, 5.1.2 and 5.10.2).
 const TRANSMIT: u16 = 1;
 
 /// A request that the guest must not look at again.
@@ -195,6 +204,7 @@ fn add_used(queue: &mut Queue, memory: &SharedMemory, head: u16, written: u32) {
 }
 
 fn put_element(queue: &Queue, memory: &SharedMemory, position: u16, id: u32, written: u32) {
+    // Behind flags and index, elements of identifier and length (virtio 1.2, 2.7.8).
     let offset = 4 + 8 * u64::from(position % queue.size());
     let element = u64::from(written) << 32 | u64::from(id);
     let _ = memory.write_obj(
@@ -251,13 +261,24 @@ fn overwrite_request(queue: &Queue, memory: &SharedMemory, taken: &Taken) {
         overwrite(memory, *address, *length);
     }
     for index in &taken.descriptors {
+        // A descriptor has 16 bytes (virtio 1.2, 2.7.5).
         let at = queue.desc_table().wrapping_add(16 * u64::from(*index));
         overwrite(memory, GuestAddress(at), 16);
     }
+    // Behind flags and index, a number of 16 bits each (virtio 1.2, 2.7.6).
     let entry = queue
         .avail_ring()
         .wrapping_add(4 + 2 * u64::from(taken.entry));
     overwrite(memory, GuestAddress(entry), 2);
+}
+
+/// The features that a device demands of its driver: virtio 1, and, as a confidential machine's devices do, the platform's translation.
+pub fn required(host: &Host, target: Target) -> u64 {
+    if host.is_hostile() && host.strikes(Attack::PlatformBypassed, target) {
+        VERSION_1
+    } else {
+        VERSION_1 | ACCESS_PLATFORM
+    }
 }
 
 /// What a driver reads from the common configuration at `offset`, where the truth is `value`.
@@ -266,16 +287,21 @@ pub fn common(host: &Host, target: Target, offset: u64, value: u64) -> u64 {
         return value;
     }
     let strikes = |attack| host.strikes(attack, target);
+    let has = |bit: u8| value & u64::from(bit) != 0;
     match offset {
-        // The upper half of the features lacks its lowest bit, virtio 1.
-        0x04 if strikes(Attack::FeaturesMissing) => value & !1,
-        0x14 if value & 8 != 0 && strikes(Attack::FeaturesRefused) => value & !8,
-        0x14 if value == 0 && strikes(Attack::ResetStuck) => 0x0f,
-        0x14 if value & 4 != 0 && strikes(Attack::NeedsReset) => value | 0x40,
-        0x15 if strikes(Attack::GenerationFlaps) => host.below(256),
-        0x18 if strikes(Attack::QueueSizeZero) => 0,
-        0x18 if strikes(Attack::QueueSizeOdd) => value.saturating_sub(3),
-        0x1e if strikes(Attack::DoorbellOutside) => 0xffff,
+        // In the upper half of the features.
+        field::DEVICE_FEATURE if strikes(Attack::FeaturesMissing) => value & !(VERSION_1 >> 32),
+        field::STATUS if has(status::FEATURES_OK) && strikes(Attack::FeaturesRefused) => {
+            value & !u64::from(status::FEATURES_OK)
+        }
+        field::STATUS if value == 0 && strikes(Attack::ResetStuck) => STILL_RUNNING,
+        field::STATUS if has(status::DRIVER_OK) && strikes(Attack::NeedsReset) => {
+            value | u64::from(status::NEEDS_RESET)
+        }
+        field::CONFIG_GENERATION if strikes(Attack::GenerationFlaps) => host.below(256),
+        field::QUEUE_SIZE if strikes(Attack::QueueSizeZero) => 0,
+        field::QUEUE_SIZE if strikes(Attack::QueueSizeOdd) => value.saturating_sub(3),
+        field::QUEUE_NOTIFY_OFF if strikes(Attack::DoorbellOutside) => 0xffff,
         _ => value,
     }
 }
@@ -286,12 +312,32 @@ pub fn device(host: &Host, target: Target, offset: u64, value: u64) -> u64 {
         return value;
     }
     let strikes = |attack| host.strikes(attack, target);
+    // The first field is a disk's capacity, a card's address, vsock's context identifier (virtio 1.2, 5.2.4, 5.1.4, 5.10.4).
     match offset {
         0 if target == Target::Disk && strikes(Attack::CapacityWrong) => value.wrapping_add(1),
         0 if target == Target::Card && strikes(Attack::MacGroup) => value | 1,
-        0 if target == Target::Vsock && strikes(Attack::CidReserved) => 2,
+        0 if target == Target::Vsock && strikes(Attack::CidReserved) => HOST_CID,
         _ => value,
     }
+}
+
+/// The base address register of the register blocks, and its bits that are no address (PCI Local Bus 3.0, 6.2.5.1).
+const BLOCKS_REGISTER: u8 = register::BAR0 + 4 * BLOCKS_BAR;
+const BAR_TYPE: u32 = 0xf;
+const BAR_64_PREFETCHABLE: u32 = 0b1100;
+/// An address where every machine has memory.
+const IN_MEMORY: u32 = 1 << 20;
+/// Where the four blocks' capabilities keep their offset: at 8 (virtio 1.2, 4.1.4), in capabilities of 16, 16, 16 and 20 bytes behind the 12
+/// of the one for messages.
+const BLOCK_OFFSETS: [u8; 4] = {
+    const FIRST: u8 = FIRST_CAPABILITY + 12 + 8;
+    [FIRST, FIRST + 16, FIRST + 32, FIRST + 48]
+};
+
+/// What a base address register holds before software writes to it, if the host has been there.
+pub fn preset(host: &Host, target: Target) -> Option<(u8, u32)> {
+    let strikes = host.is_hostile() && host.strikes(Attack::BarPreset, target);
+    strikes.then_some((BLOCKS_REGISTER, IN_MEMORY | BAR_64_PREFETCHABLE))
 }
 
 /// What software reads from configuration space.
@@ -301,13 +347,13 @@ pub fn configuration(host: &Host, target: Target, offset: u8, value: u32) -> u32
     }
     let strikes = |attack| host.strikes(attack, target);
     match offset {
-        // The capability at 0x40 is the one for messages: the list never gets to the register blocks.
-        0x40 if strikes(Attack::CapabilityLoop) => value & 0xffff_00ff | 0x4000,
-        // Offsets of the four blocks, at 8 in capabilities of 16, 16, 16 and 20 bytes behind the 12 of the first.
-        0x54 | 0x64 | 0x74 | 0x84 if strikes(Attack::BlockOutside) => 0xffff_ff00,
-        0x20 if strikes(Attack::BarHuge) => value & 0x8000_000f,
-        0x20 if strikes(Attack::BarStuck) => 0x0010_000c,
-        0x20 if value & !0xf == 0 && strikes(Attack::BarPreset) => value | 0x0010_0000,
+        // The first capability is the one for messages: the list never gets to the register blocks.
+        FIRST_CAPABILITY if strikes(Attack::CapabilityLoop) => {
+            value & 0xffff_00ff | u32::from(FIRST_CAPABILITY) << 8
+        }
+        _ if BLOCK_OFFSETS.contains(&offset) && strikes(Attack::BlockOutside) => 0xffff_ff00,
+        BLOCKS_REGISTER if strikes(Attack::BarHuge) => value & (1 << 31 | BAR_TYPE),
+        BLOCKS_REGISTER if strikes(Attack::BarStuck) => IN_MEMORY | BAR_64_PREFETCHABLE,
         _ => value,
     }
 }

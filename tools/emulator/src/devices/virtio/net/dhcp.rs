@@ -4,7 +4,7 @@ use smoltcp::wire::{DhcpMessageType, DhcpPacket, DhcpRepr, Ipv4Address};
 
 use super::{GATEWAY, GUEST_ADDRESS};
 
-/// Ports of the two ends.
+/// Ports of the two ends (RFC 2131, 4.1).
 pub const SERVER_PORT: u16 = 67;
 pub const CLIENT_PORT: u16 = 68;
 /// What an honest server gives.

@@ -19,18 +19,20 @@ use super::{Backend, Ring};
 use crate::hostile::{Attack, Host, Target};
 use nat::Nat;
 
+/// Network device (virtio 1.2, 5).
 const DEVICE_TYPE: u16 = 1;
+/// Ethernet controller (PCI Local Bus 3.0, appendix D).
 const ETHERNET: [u8; 3] = [2, 0, 0];
-/// Receive and transmit.
+/// Receive and transmit (virtio 1.2, 5.1.2).
 const QUEUES: [u16; 2] = [256, 256];
 /// The header before each frame (virtio 1.2, 5.1.6): no offload is offered, so it says only that the frame fills one buffer.
 const HEADER: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
-/// The largest frame without its checksum.
+/// The largest frame without its checksum (IEEE 802.3: 1500 bytes behind a header of 14).
 const FRAME: usize = 1514;
 /// The largest that a hostile host sends.
 const OVERSIZED: usize = 4096;
 
-/// The guest's addresses, the same as in QEMU's user network.
+/// The guest's addresses, the same as in QEMU's user network (QEMU `docs/system/devices/net.rst`).
 pub const GUEST_MAC: [u8; 6] = [0x52, 0x54, 0x00, 0x12, 0x34, 0x56];
 /// See [`GUEST_MAC`].
 pub const GUEST_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);

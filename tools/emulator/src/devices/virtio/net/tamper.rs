@@ -8,9 +8,11 @@ use smoltcp::wire::{
 
 use super::{Attack, GATEWAY, GUEST_ADDRESS, GUEST_MAC, Host, OVERSIZED, Target, nat};
 
+/// Bytes of two addresses and a type (IEEE 802.3).
 const ETHERNET_HEADER: usize = 14;
 /// A port at which the guest may well listen.
 const LIKELY_PORT: u16 = 8443;
+/// EtherTypes (IANA IEEE 802 numbers).
 const IPV4: [u8; 2] = [8, 0];
 const ARP: [u8; 2] = [8, 6];
 

@@ -23,12 +23,14 @@ use crate::hostile::Host;
 use connection::Connection;
 use packet::{Operation, Packet, TYPE_STREAM};
 
+/// Socket device (virtio 1.2, 5).
 const DEVICE_TYPE: u16 = 19;
-/// Another communication device.
+/// Another communication device (PCI Local Bus 3.0, appendix D).
 const CLASS: [u8; 3] = [7, 0x80, 0];
-/// Receive, transmit, event.
+/// Receive, transmit, event (virtio 1.2, 5.10.2).
 const QUEUES: [u16; 3] = [256, 256, 16];
-const HOST_CID: u64 = 2;
+/// The host's context identifier (virtio 1.2, 5.10.4).
+pub const HOST_CID: u64 = 2;
 /// The most data of one packet of the guest's.
 const LARGEST_PACKET: u32 = 64 << 10;
 /// Clients at a time; more have to wait.

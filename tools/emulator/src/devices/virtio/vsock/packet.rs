@@ -2,14 +2,14 @@
 
 use virtio_vsock::packet::VsockPacket;
 
-/// Socket type of byte streams.
+/// Socket type of byte streams (virtio 1.2, 5.10.6).
 pub const TYPE_STREAM: u16 = 1;
 
-/// Flags of [`Operation::Shutdown`]: the sender will not receive, or not send, any more.
+/// Flags of [`Operation::Shutdown`] (virtio 1.2, 5.10.6): the sender will not receive, or not send, any more.
 pub const WILL_NOT_RECEIVE: u32 = 1;
 pub const WILL_NOT_SEND: u32 = 2;
 
-/// What a packet does.
+/// What a packet does, by number (virtio 1.2, 5.10.6: `enum virtio_vsock_op`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Operation {

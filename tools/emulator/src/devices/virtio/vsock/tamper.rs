@@ -11,9 +11,11 @@ pub const ROOM: usize = 4096 - virtio_vsock::packet::PKT_HEADER_SIZE;
 
 /// A port at which the guest may well listen.
 const LIKELY_PORT: u32 = 8443;
+/// Below the ports of connections, so that nobody is there.
 const NO_HOST_PORT: u32 = 77;
 /// Told apart from real packets by their destination: another machine's.
 const OTHER_CID: u64 = 9;
+/// VIRTIO_VSOCK_EVENT_TRANSPORT_RESET (virtio 1.2, 5.10.6).
 const TRANSPORT_RESET: u32 = 0;
 
 /// A packet that nobody asked for.

@@ -1,58 +1,21 @@
 //! Small guests, assembled here, that do one thing each: what the platform answers, or how it ends them. Expected values are those of
 //! the TDX module and of mainline KVM and QEMU (`tdx.md`), not of this crate's constants.
 
-mod common;
-
-use common::{Machine, Part};
+use crate::calls::{PENDING, SHARED, SHARED_BIT, host_call, leaf};
+use crate::common::{self, Machine, Part};
 use emulator::event::Death;
 use emulator::td::{End, HostStack, Sept};
 use iced_x86::code_asm::*;
 
-/// A page of RAM that nothing has accepted.
-const PENDING: u64 = 0x20_0000;
-/// The same page, through the mapping with the shared bit.
-const SHARED: u64 = 0x4000_0000 + PENDING;
-const SHARED_BIT: u64 = 1 << 47;
-
-/// Runs `body` in 64-bit mode on the boot processor; the code with which it reports a fatal error.
+/// Runs `body` in 64-bit mode on the boot processor; what it leaves in R12.
 fn code(body: impl Fn(&mut CodeAssembler) -> Part) -> u64 {
-    match Machine::default().run(body) {
-        End::FatalError { code, .. } => code,
-        end => panic!("{end:?}"),
-    }
+    Machine::default().result(body)
 }
 
 fn death(body: impl Fn(&mut CodeAssembler) -> Part) -> Death {
     match Machine::default().run(body) {
         End::Killed { death, .. } => death,
         end => panic!("{end:?}"),
-    }
-}
-
-/// TDCALL `leaf` with RCX and RDX; RAX becomes the code.
-fn leaf(leaf: u64, rcx_value: u64, rdx_value: u64) -> impl Fn(&mut CodeAssembler) -> Part {
-    move |asm| {
-        asm.mov(rax, leaf)?;
-        asm.mov(rcx, rcx_value)?;
-        asm.mov(rdx, rdx_value)?;
-        asm.xor(r8d, r8d)?;
-        asm.tdcall()?;
-        asm.mov(r12, rax)
-    }
-}
-
-/// TDVMCALL `leaf` with R12 to R15; R10 becomes the code.
-fn host_call(leaf: u64, arguments: [u64; 4]) -> impl Fn(&mut CodeAssembler) -> Part {
-    move |asm| {
-        asm.xor(eax, eax)?;
-        asm.mov(rcx, 0xfc00_u64)?;
-        asm.xor(r10d, r10d)?;
-        asm.mov(r11, leaf)?;
-        for (register, value) in [r12, r13, r14, r15].into_iter().zip(arguments) {
-            asm.mov(register, value)?;
-        }
-        asm.tdcall()?;
-        asm.mov(r12, r10)
     }
 }
 
@@ -106,7 +69,34 @@ fn leaves_answer_with_the_modules_status_words() {
             0xc000_0100_0000_0002,
         ),
         ("MR.REPORT", leaf(4, 0x80_0000, 0x80_0400), 0),
-        ("VM.RD, no field", leaf(7, 0, 1), 0xc000_0100_0000_0002),
+        ("VM.RD, no field", leaf(7, 0, 1), 0xc000_0c00_0000_0000),
+        (
+            "VM.RD, of another TD",
+            leaf(7, 1, 0x1110_0003_0000_0017),
+            0xc000_0100_0000_0001,
+        ),
+        ("VP.RD", leaf(9, 0, 1), 0xc000_0c00_0000_0000),
+        (
+            "SYS.RD, TDX_FEATURES0",
+            leaf(11, 0, 0x0a00_0003_0000_0008),
+            0,
+        ),
+        ("SYS.RD, no field", leaf(11, 0, 1), 0xc000_0c00_0000_0000),
+        (
+            "MR.VERIFYREPORT, misaligned",
+            leaf(22, 0x80_0080, 0),
+            0xc000_0100_0000_0001,
+        ),
+        (
+            "MR.VERIFYREPORT, of nobody",
+            leaf(22, 0x80_0100, 0),
+            0xc000_1001_0000_0000,
+        ),
+        (
+            "a leaf of a later version",
+            leaf(1 << 16 | 1, 0, 0),
+            0xc000_0100_0000_0000,
+        ),
         ("VM.RD, TD_CTLS", leaf(7, 0, 0x1110_0003_0000_0017), 0),
         ("no leaf", leaf(99, 0, 0), 0xc000_0100_0000_0000),
     ];
@@ -121,17 +111,12 @@ fn large_pages_can_be_accepted_where_the_host_maps_them() {
         sept: Sept::Large,
         ..Machine::default()
     };
-    let end = machine.run(leaf(6, PENDING | 1, 0));
-    assert!(matches!(end, End::FatalError { code: 0, .. }), "{end:?}");
-    let end = machine.run(|asm| {
+    assert_eq!(machine.result(leaf(6, PENDING | 1, 0)), 0);
+    let mixed = |asm: &mut CodeAssembler| {
         leaf(6, PENDING, 0)(asm)?;
         leaf(6, PENDING | 1, 0)(asm)
-    });
-    let expected = 0xc000_0b0b_0000_0000;
-    assert!(
-        matches!(end, End::FatalError { code, .. } if code == expected),
-        "{end:?}"
-    );
+    };
+    assert_eq!(machine.result(mixed), 0xc000_0b0b_0000_0000);
 }
 
 #[test]
@@ -208,7 +193,7 @@ fn mainline_hosts_never_see_rbp() {
         host: HostStack::OutOfTree,
         ..Machine::default()
     };
-    assert!(matches!(old.run(body), End::FatalError { code: 0, .. }));
+    assert_eq!(old.result(body), 0);
 }
 
 #[test]
@@ -321,7 +306,7 @@ fn every_processor_starts_at_the_reset_vector() {
             cpus,
             ..Machine::default()
         };
-        let end = machine.run(|asm| {
+        let result = machine.result(|asm| {
             let mut wait = asm.create_label();
             asm.mov(rbx, common::COUNTER)?;
             asm.set_label(&mut wait)?;
@@ -330,10 +315,7 @@ fn every_processor_starts_at_the_reset_vector() {
             asm.cmp(r12d, cpus as i32)?;
             asm.jb(wait)
         });
-        assert!(
-            matches!(end, End::FatalError { code, .. } if code == u64::from(cpus)),
-            "{cpus}: {end:?}"
-        );
+        assert_eq!(result, u64::from(cpus));
     }
 }
 
@@ -354,8 +336,7 @@ fn strict_machines_end_at_the_first_virtualization_exception() {
     assert_eq!(name, "virtualization-exception");
     assert!(reason.contains("exit reason 30"), "{reason}");
     // What the TDX module answers by itself raises none.
-    let end = machine.run(leaf(1, 0, 0));
-    assert!(matches!(end, End::FatalError { code: 0, .. }), "{end:?}");
+    assert_eq!(machine.result(leaf(1, 0, 0)), 0);
 }
 
 #[test]

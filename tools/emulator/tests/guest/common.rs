@@ -10,7 +10,9 @@ use emulator::trace::Trace;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
 
 /// What assembling gives.
 pub type Part = Result<(), IcedError>;
@@ -32,11 +34,19 @@ pub struct Machine {
     pub sept: Sept,
     pub host: HostStack,
     pub strict: bool,
+    /// The attack of a hostile host.
+    pub hostile: Option<&'static str>,
+    /// How long it may run.
+    pub limit: Duration,
 }
 
 /// What was to be seen of a machine.
 pub struct Seen {
     pub end: End,
+    /// What the code wrote to [`RESULT`], if it got there.
+    pub result: Option<u64>,
+    /// RTMR 0 to 3.
+    pub rtmr: [[u8; 48]; 4],
     /// Of all processors together.
     pub exits: u64,
     /// Lines of the trace.
@@ -72,15 +82,24 @@ impl Default for Machine {
             sept: Sept::Small,
             host: HostStack::Mainline,
             strict: false,
+            hostile: None,
+            limit: Duration::from_secs(60),
         }
     }
 }
 
-/// No devices.
-struct Nothing;
+/// The port that takes the code's result, lower half first.
+const RESULT: u16 = 0x80;
+
+/// No devices but one that takes the result.
+#[derive(Clone, Default)]
+struct Nothing(Arc<Mutex<Vec<u32>>>);
 
 impl Bus for Nothing {
-    fn io(&self, _port: u16, _size: u8, _write: Option<u32>) -> u32 {
+    fn io(&self, port: u16, _size: u8, write: Option<u32>) -> u32 {
+        if port == RESULT {
+            self.0.lock().unwrap().extend(write);
+        }
         u32::MAX
     }
 
@@ -90,16 +109,34 @@ impl Bus for Nothing {
 }
 
 impl Machine {
-    /// Runs `body` on the boot processor in 64-bit mode; behind it, a fatal error is reported with R12 as its code.
+    /// Runs `body` on the boot processor in 64-bit mode; behind it, R12 is the result, and a fatal error is reported.
     pub fn run(&self, body: impl Fn(&mut CodeAssembler) -> Part) -> End {
         self.watch(body).end
     }
 
+    /// What `body` leaves in R12.
+    pub fn result(&self, body: impl Fn(&mut CodeAssembler) -> Part) -> u64 {
+        let seen = self.watch(body);
+        match seen.result {
+            Some(result) => result,
+            None => panic!("{:?}", seen.end),
+        }
+    }
+
     /// As [`Machine::run`], with all that is to be seen.
     pub fn watch(&self, body: impl Fn(&mut CodeAssembler) -> Part) -> Seen {
+        self.start(image(body, nothing))
+    }
+
+    /// As [`Machine::watch`], with `body` in 32-bit mode, before paging is on; its result is never seen.
+    pub fn watch_32(&self, body: impl Fn(&mut CodeAssembler) -> Part) -> Seen {
+        self.start(image(nothing, body))
+    }
+
+    fn start(&self, image: Vec<u8>) -> Seen {
         let (trace, notes) = (Buffer::default(), Buffer::default());
         let configuration = Configuration {
-            image: image(body),
+            image,
             memory: 64 << 20,
             parameters: Parameters {
                 vcpus: self.cpus,
@@ -111,13 +148,34 @@ impl Machine {
             },
             quoting: QuotingService::forgotten().expect("a test root"),
             symbols: Symbols::default(),
-            host: Arc::new(Host::honest()),
+            host: Arc::new(
+                self.hostile
+                    .map_or_else(Host::honest, |name| Host::parse(name).expect("an attack")),
+            ),
             trace: Trace::new(Some(Box::new(trace.clone())), Box::new(notes.clone())),
         };
-        let machine = Emulated::new(configuration, |_, _| Ok(Nothing)).expect("a machine");
-        let outcome = machine.run();
+        let results = Nothing::default();
+        let machine = Emulated::new(configuration, |_, _| Ok(results.clone())).expect("a machine");
+        let (ended, end) = mpsc::channel();
+        let outcome = thread::scope(|scope| {
+            let (td, limit) = (machine.td(), self.limit);
+            scope.spawn(move || {
+                if end.recv_timeout(limit).is_err() {
+                    td.finish(End::Stopped);
+                }
+            });
+            let outcome = machine.run();
+            let _ = ended.send(());
+            outcome
+        });
+        let result = match results.0.lock().unwrap()[..] {
+            [low, high] => Some(u64::from(high) << 32 | u64::from(low)),
+            _ => None,
+        };
         Seen {
             end: outcome.end,
+            result,
+            rtmr: outcome.rtmr,
             exits: outcome.exits.iter().sum(),
             trace: trace.text().lines().map(str::to_owned).collect(),
             notes: notes.text(),
@@ -125,7 +183,14 @@ impl Machine {
     }
 }
 
-fn image(body: impl Fn(&mut CodeAssembler) -> Part) -> Vec<u8> {
+fn nothing(_: &mut CodeAssembler) -> Part {
+    Ok(())
+}
+
+fn image(
+    body: impl Fn(&mut CodeAssembler) -> Part,
+    body_32: impl Fn(&mut CodeAssembler) -> Part,
+) -> Vec<u8> {
     let mut image = vec![0; SIZE];
     let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
     // 1 GiB of private memory, the same through the shared bit, nothing, the image: all writable and executable.
@@ -151,6 +216,7 @@ fn image(body: impl Fn(&mut CodeAssembler) -> Part) -> Vec<u8> {
     ];
     put(DESCRIPTORS + 0x20, &pointer.concat());
     let start = assemble(32, CODE, |asm| {
+        body_32(asm)?;
         asm.lgdt(fword_ptr(DESCRIPTORS as i32 + 0x20 + BASE as i32))?;
         asm.mov(eax, cr4)?;
         asm.or(eax, 0x20)?;
@@ -179,10 +245,24 @@ fn image(body: impl Fn(&mut CodeAssembler) -> Part) -> Vec<u8> {
         asm.jmp(park)?;
         asm.set_label(&mut boot)?;
         body(asm)?;
+        asm.mov(rbx, r12)?;
+        for _ in 0..2 {
+            asm.xor(eax, eax)?;
+            asm.mov(rcx, 0xfc00_u64)?;
+            asm.xor(r10d, r10d)?;
+            asm.mov(r11, 30_u64)?;
+            asm.mov(r12, 4_u64)?;
+            asm.mov(r13, 1_u64)?;
+            asm.mov(r14, u64::from(RESULT))?;
+            asm.mov(r15d, ebx)?;
+            asm.tdcall()?;
+            asm.shr(rbx, 32)?;
+        }
         asm.xor(eax, eax)?;
         asm.mov(rcx, 0xffcc_u64)?;
         asm.xor(r10d, r10d)?;
         asm.mov(r11, 0x1_0003_u64)?;
+        asm.xor(r12d, r12d)?;
         asm.xor(r14d, r14d)?;
         asm.tdcall()?;
         asm.ud2()
