@@ -2,6 +2,8 @@
 //!
 //! Its servers: two trust domains that are what is pinned, one with another model, and one that is not there.
 
+mod rotation;
+
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -16,6 +18,7 @@ use super::{ANSWER, World};
 use crate::failure::{Failure, Result, ensure};
 use crate::guest::{Guest, free_port};
 use crate::packages::{Program, exists};
+use crate::pins::Pins;
 use crate::process;
 use crate::python;
 
@@ -37,6 +40,7 @@ const CHECKS: &[(&str, Option<Program>, Check)] = &[
         a_person_sees_the_verdict,
     ),
     ("max-age", None, old_connections_are_verified_anew),
+    ("rotation", None, rotation::rotations_are_followed),
     ("no-tee", None, a_weaker_mode_is_told),
     ("skips", None, a_server_that_ends_is_skipped),
 ];
@@ -97,7 +101,10 @@ fn environment(world: &World) -> Result<PathBuf> {
 /// The servers, and a proxy before them.
 struct Stage<'a> {
     world: &'a World,
-    /// The options that accept the first two.
+    pins: Pins,
+    /// The first two's model.
+    model_digest: String,
+    /// The options that accept these two.
     trust: Vec<String>,
     good: Guest,
     twin: Guest,
@@ -109,7 +116,8 @@ impl<'a> Stage<'a> {
     fn new(world: &'a World) -> Result<Self> {
         let pins = domains::pins(world, "proxy")?;
         let model = world.model(Mix::Q4KM)?;
-        let trust = pins.accepting(&measure(world, &model, None)?.model.sha256.to_string());
+        let model_digest = measure(world, &model, None)?.model.sha256.to_string();
+        let trust = pins.accepting(&model_digest);
         let good = domains::boot(world, &pins, &model, None)?;
         let twin = domains::boot(world, &pins, &model, None)?;
         let other = domains::boot(world, &pins, &world.model(Mix::Q8_0)?, None)?;
@@ -120,6 +128,8 @@ impl<'a> Stage<'a> {
         let proxy = Endpoint::start(world, &options)?;
         Ok(Self {
             world,
+            pins,
+            model_digest,
             trust,
             good,
             twin,
