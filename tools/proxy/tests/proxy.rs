@@ -189,6 +189,10 @@ fn a_change_of_certificate_retires_the_connections_before_it() {
     };
     judge.order(&upstream, certificate(1));
     let proxy = start(&judge, &[&upstream], hasty());
+    // The first answer takes this connection, so that the second needs another.
+    eventually("a verified server", || {
+        status(proxy)["upstreams"][0]["connections"]["idle"] == 1
+    });
     *upstream.part.lock().unwrap() = Duration::from_millis(30);
     // Two answers at once, the second over a connection that shows another certificate.
     let mut first = send(proxy, &post(STREAMED));

@@ -77,7 +77,7 @@ impl From<client::Error> for Failure {
                 Code::NoEvidence,
                 format!(
                     "{error}\nA guest in plain QEMU is not a trust domain and has none. To talk to it during development all the \
-                     same, add --insecure-no-tee."
+                     same, give --insecure-no-tee, and nothing of what is accepted."
                 ),
             );
         }
