@@ -4,8 +4,9 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use client::{Request, Session};
+use client::{Request, Response, Session};
 use serde_json::Value;
+use verifier::date;
 
 use super::super::READY;
 use super::fixture::{Fixture, NO_EVIDENCE, eventually, refused};
@@ -52,10 +53,12 @@ pub fn the_quoting_service_fails_for_a_while(fixture: &Fixture) -> Result<()> {
         challenge.body
     );
     says_that_quotes_fail(fixture, &guest, "ready", "current")?;
+    let digest = &fixture.sealed.sealed_sha256;
+    let refusal = fixture.chat(&guest, digest)?;
+    refused("vitrine chat", &refusal, NO_EVIDENCE, "answer-missing")?;
     let prompt = fixture.prompt(&guest)?;
     ensure!(prompt.status == 200, "a prompt meanwhile: {}", prompt.body);
     fs::remove_file(&outage).context("end the second outage")?;
-    let digest = &fixture.sealed.sealed_sha256;
     fixture.answers(&guest, &ready, &["--model-digest", digest])?;
     let health = fixture.health(&guest)?;
     ensure!(
@@ -64,6 +67,77 @@ pub fn the_quoting_service_fails_for_a_while(fixture: &Fixture) -> Result<()> {
         health.body
     );
     guest.check_alive()
+}
+
+/// A machine whose certificate ends while quotes fail finishes the answers it has begun, takes nothing new on, and says why; once the service is
+/// back it serves again by itself.
+pub fn an_outage_outlasts_the_certificate(fixture: &Fixture) -> Result<()> {
+    let outage = fixture.world.directory.path().join("long-outage");
+    let more = ["--quote-outage", &outage.to_string_lossy()];
+    let mut guest = fixture.start(&fixture.plain, &more, Some(SHORT_LIVED))?;
+    let ready = guest.wait_ready(READY, || {})?;
+    let expected = streamed(fixture.connect(&guest)?)?.0;
+    fs::write(&outage, "").context("begin the outage")?;
+    let drained = AtomicBool::new(false);
+    let finished = thread::scope(|scope| {
+        let streams: Vec<_> = (0..STREAMS)
+            .map(|_| scope.spawn(|| stream_until_refused(fixture, &guest, &expected, &drained)))
+            .collect();
+        let outcome = eventually("the machine drains", || {
+            let health = fixture.health(&guest)?.body;
+            Ok(health["state"] == "draining" && health["evidence"] == "expired")
+        });
+        drained.store(true, Ordering::SeqCst);
+        let mut finished = 0;
+        for stream in streams {
+            let outcome = stream.join();
+            finished += outcome.unwrap_or_else(|_| Err(Failure::new("a stream panicked")))?;
+        }
+        outcome.map(|()| finished)
+    })?;
+    ensure!(
+        finished > 0,
+        "no answer was under way when the machine began to drain"
+    );
+    let prompt = fixture.prompt(&guest)?;
+    ensure!(
+        (prompt.status, prompt.code()) == (503, "draining"),
+        "a prompt to a machine that drains: {} {}",
+        prompt.status,
+        prompt.body
+    );
+    fs::remove_file(&outage).context("end the outage")?;
+    eventually("the machine serves again", || {
+        let health = fixture.health(&guest)?.body;
+        Ok(health["state"] == "ready" && health["evidence"] == "current")
+    })?;
+    let digest = &fixture.sealed.plaintext_sha256;
+    fixture.answers(&guest, &ready, &["--model-digest", digest])?;
+    guest.check_alive()
+}
+
+/// Streams the same answer again and again until the machine takes no more on. How many answers, all of them whole, ended after `drained`.
+fn stream_until_refused(
+    fixture: &Fixture,
+    guest: &Guest,
+    expected: &[u64],
+    drained: &AtomicBool,
+) -> Result<usize> {
+    let mut finished = 0;
+    loop {
+        let begun_before = !drained.load(Ordering::SeqCst);
+        let response = fixture
+            .connect(guest)?
+            .request(&Request::post("/v1/completions", LONG))?;
+        if response.status() == 503 {
+            return Ok(finished);
+        }
+        let (tokens, _) = whole(response)?;
+        ensure!(tokens == expected, "a stream has other tokens than before");
+        if begun_before && drained.load(Ordering::SeqCst) {
+            finished += 1;
+        }
+    }
 }
 
 fn says_that_quotes_fail(
@@ -134,7 +208,11 @@ fn stream_on(mut session: Session, expected: &[u64], over: &AtomicBool) -> Resul
 
 /// One streamed answer, and the connection, which must have been kept.
 fn streamed(session: Session) -> Result<(Vec<u64>, Session)> {
-    let mut response = session.request(&Request::post("/v1/completions", LONG))?;
+    whole(session.request(&Request::post("/v1/completions", LONG))?)
+}
+
+/// The tokens of a streamed answer, which must be whole, and its connection.
+fn whole(mut response: Response) -> Result<(Vec<u64>, Session)> {
     let body = response.read_whole(STREAM_LIMIT)?;
     let text = String::from_utf8_lossy(&body);
     ensure!(
@@ -179,12 +257,25 @@ pub fn a_wrong_clock_is_told(fixture: &Fixture) -> Result<()> {
             && skew.is_some_and(|skew| is_time(&skew["expected"]) && is_time(&skew["found"])),
         "a clock three hours ahead is judged {verdict}"
     );
-    let refusal = fixture.provision(&guest, &fixture.sealed, &[])?;
-    refused(
-        "vitrine provision",
-        &refusal,
-        EVIDENCE_MISMATCH,
-        "server-clock-skew",
-    )?;
+    // Whoever talks to the machine is told both times: the day of this side's clock, and the certificate's first second.
+    let found = skew.and_then(|skew| skew["found"].as_str());
+    let begins = found.and_then(|found| found.split(' ').next());
+    let day = date::format(crate::calendar::now());
+    let day = day.split('T').next();
+    let digest = &fixture.sealed.sealed_sha256;
+    for (command, refusal) in [
+        (
+            "vitrine provision",
+            fixture.provision(&guest, &fixture.sealed, &[])?,
+        ),
+        ("vitrine chat", fixture.chat(&guest, digest)?),
+    ] {
+        refused(command, &refusal, EVIDENCE_MISMATCH, "server-clock-skew")?;
+        let expected = format!("expected {}", day.unwrap_or("a time"));
+        let found = format!("found {}", begins.unwrap_or("another"));
+        for time in [expected, found] {
+            refused(command, &refusal, EVIDENCE_MISMATCH, &time)?;
+        }
+    }
     guest.check_alive()
 }

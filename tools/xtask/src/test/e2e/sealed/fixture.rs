@@ -129,6 +129,24 @@ impl<'a> Fixture<'a> {
         serde_json::from_str(&output.stdout).context(format!("understand {}", output.stderr))
     }
 
+    /// `vitrine health --json`, to a client that demands this model.
+    pub fn judged_health(&self, guest: &Guest, digest: &str) -> Result<Output> {
+        self.command("health", guest, &["--json", "--model-digest", digest])
+    }
+
+    /// `vitrine chat`, to a client that demands this model.
+    pub fn chat(&self, guest: &Guest, digest: &str) -> Result<Output> {
+        let asked = [
+            "--prompt",
+            PROMPT,
+            "--max-tokens",
+            "2",
+            "--model-digest",
+            digest,
+        ];
+        self.command("chat", guest, &asked)
+    }
+
     /// `vitrine provision` with the key of this model.
     pub fn provision(&self, guest: &Guest, model: &SealedModel, more: &[&str]) -> Result<Output> {
         let (file, identity) = (

@@ -33,6 +33,7 @@ const TESTS: &[(&str, Test)] = &[
         "quotes-fail",
         evidence::the_quoting_service_fails_for_a_while,
     ),
+    ("draining", evidence::an_outage_outlasts_the_certificate),
     ("rotation", evidence::certificates_are_replaced_under_load),
     ("wrong-clock", evidence::a_wrong_clock_is_told),
 ];

@@ -1,5 +1,7 @@
 //! How a model is opened, and what the evidence says before and after.
 
+use serde_json::Value;
+
 use super::super::READY;
 use super::fixture::{BLINDLY, Fixture, NO_EVIDENCE, eventually, refused, succeeded};
 use crate::failure::{Result, ensure};
@@ -24,6 +26,7 @@ pub fn opens_with_its_key(fixture: &Fixture) -> Result<()> {
         before["measurements"]["rtmr3"] == "0".repeat(96),
         "RTMR[3] before the model: {before}"
     );
+    its_state_is_told_unverified(fixture, &guest)?;
     let ready = fixture.open(&mut guest)?;
 
     let (vitrine, image) = (&fixture.world.vitrine, &fixture.world.image.path);
@@ -37,6 +40,13 @@ pub fn opens_with_its_key(fixture: &Fixture) -> Result<()> {
         );
         fixture.answers(&guest, &ready, &["--model-digest", digest])?;
     }
+    let health = fixture.judged_health(&guest, &sealed.sealed_sha256)?;
+    succeeded("vitrine health", &health)?;
+    let told: Value = serde_json::from_str(&health.stdout)?;
+    ensure!(
+        told["state"] == "ready" && told["verified"] == true,
+        "`vitrine health` of an accepted machine: {told}"
+    );
     let other = fixture.verdict(&guest, &fixture.other.sealed_sha256)?;
     ensure!(
         other["code"] == "model-mismatch",
@@ -60,6 +70,26 @@ fn is_sealed(fixture: &Fixture, guest: &Guest) -> Result<()> {
         "a prompt to a sealed machine: {} {}",
         prompt.status,
         prompt.body
+    );
+    Ok(())
+}
+
+/// `vitrine health` refuses a machine without the model that is demanded, and tells how far it is all the same.
+fn its_state_is_told_unverified(fixture: &Fixture, guest: &Guest) -> Result<()> {
+    let health = fixture.judged_health(guest, &fixture.sealed.sealed_sha256)?;
+    refused(
+        "vitrine health",
+        &health,
+        POLICY_UNSATISFIED,
+        "unverified: sealed: the model waits for its key",
+    )?;
+    let told: Value = serde_json::from_str(&health.stdout)?;
+    ensure!(
+        health.stderr.contains("model-mismatch")
+            && told["state"] == "sealed"
+            && told["verified"] == false,
+        "`vitrine health` of a sealed machine: {told} {}",
+        health.stderr
     );
     Ok(())
 }

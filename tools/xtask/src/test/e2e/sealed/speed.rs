@@ -1,4 +1,5 @@
-//! That nobody pays for being the first.
+//! That nobody pays for being the first: a sanity bound, on a machine that has other things to do as well. How much slower the first request is
+//! on a quiet one, `cargo xtask bench first-request` measures.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,11 +10,12 @@ use super::super::READY;
 use super::fixture::Fixture;
 use crate::failure::{Failure, Result, ensure};
 
-/// Requests after the first, how much slower than their median the first may be, and from where on that is no accident.
+/// Requests after the first.
 const FOLLOWERS: usize = 20;
-const BOUND: f64 = 1.1;
-const NO_ACCIDENT: f64 = 3.0;
-/// This machine has other things to do as well, so the best of a few starts counts.
+/// How much slower than their median the first is to be, after which there is no need to look again; and what the best of a few starts must not
+/// exceed.
+const GOAL: f64 = 1.1;
+const BOUND: f64 = 1.5;
 const STARTS: usize = 8;
 /// Before each request, so that all of them find a guest that sleeps.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -39,14 +41,12 @@ pub fn the_first_request_is_as_fast(fixture: &Fixture) -> Result<()> {
             first * 1e3
         );
         best = best.min(ratio);
-        if best <= BOUND {
-            return Ok(());
+        if best <= GOAL {
+            break;
         }
     }
-    // A busy machine wakes a sleeping guest late.
-    eprintln!("      never within {BOUND}: {best:.2} at best");
     ensure!(
-        best <= NO_ACCIDENT,
+        best <= BOUND,
         "the first request takes {best:.2} times as long as the next at best, {BOUND} is allowed"
     );
     Ok(())
