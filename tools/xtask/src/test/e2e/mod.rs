@@ -198,6 +198,7 @@ const SCENARIOS: &[Scenario] = &[
             ("eight-at-once", answers::eight_at_once),
             ("curl-chat", http::curl_chats),
             ("openssl-tls13", tls::openssl_speaks_tls13),
+            ("openssl-evidence", tls::the_certificate_carries_evidence),
             (
                 "openssl-malformed",
                 http::malformed_requests_get_their_status,

@@ -5,6 +5,8 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
+use attestation::certificate::EXTENSION_ID;
+
 use super::Context;
 use crate::failure::{Context as _, Result, ensure};
 use crate::process::{self, Output};
@@ -46,6 +48,24 @@ pub fn tls12_is_refused(context: &mut Context) -> Result<()> {
 }
 
 pub fn the_certificate_is_self_signed_p256(context: &mut Context) -> Result<()> {
+    self_signed_p256(context).map(drop)
+}
+
+/// The same, with quote and claims in an extension that is not critical.
+pub fn the_certificate_carries_evidence(context: &mut Context) -> Result<()> {
+    let text = self_signed_p256(context)?;
+    let mut lines = text.lines().map(str::trim);
+    let extension = lines.find(|line| line.starts_with(EXTENSION_ID));
+    // "critical" would stand behind the colon; the value begins on the next line, here as the bytes of a CBOR tag.
+    ensure!(
+        extension == Some(&format!("{EXTENSION_ID}:")) && lines.next().is_some(),
+        "no extension {EXTENSION_ID} that is not critical:\n{text}"
+    );
+    Ok(())
+}
+
+/// Fails unless the certificate is what it should be without a look at the evidence; gives it as OpenSSL prints it.
+fn self_signed_p256(context: &Context) -> Result<String> {
     let shown = s_client(context, &["-showcerts"])?.stdout;
     let mut x509 = Command::new("openssl");
     x509.args(["x509", "-noout", "-text", "-issuer", "-subject"]);
@@ -78,7 +98,8 @@ pub fn the_certificate_is_self_signed_p256(context: &mut Context) -> Result<()> 
         .args(["verify", "-check_ss_sig", "-CAfile"])
         .arg(file.path())
         .arg(file.path());
-    process::text(&mut verify, LIMIT).map(drop)
+    process::text(&mut verify, LIMIT)?;
+    Ok(text)
 }
 
 /// A connection that does not speak TLS is closed, or ignored until its time is up; others are served meanwhile.

@@ -26,7 +26,7 @@ const ROTATIONS: usize = 2;
 /// Connections that stream meanwhile, what each asks again and again, and the longest answer to it.
 const STREAMS: usize = 2;
 const LONG: &[u8] =
-    br#"{"prompt":"glass","temperature":0,"max_tokens":1000,"ignore_eos":true,"return_token_ids":true,"stream":true}"#;
+    br#"{"prompt":"glass","temperature":0,"max_tokens":3000,"ignore_eos":true,"return_token_ids":true,"stream":true}"#;
 const STREAM_LIMIT: usize = 4 << 20;
 
 /// Without quotes the machine comes up all the same and says what is missing, no owner gives it the key, and it recovers by itself; and a machine
