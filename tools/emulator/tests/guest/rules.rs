@@ -217,7 +217,7 @@ fn code_that_is_written_anew_is_searched_anew() {
         asm.xor(r12d, r12d)?;
         for _ in 0..times {
             // mov eax, 1; ret
-            asm.mov(rax, 0xc3_0000_0001_b8_u64)?;
+            asm.mov(rax, 0xc300_0000_01b8_u64)?;
             asm.mov(qword_ptr(rbx), rax)?;
             asm.call(rbx)?;
             asm.add(r12, rax)?;
