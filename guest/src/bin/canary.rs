@@ -18,6 +18,7 @@ use core::ptr::{self, NonNull};
 
 use loader::handoff::Handoff;
 use loader::memory::Use;
+use machine::virtio::SharedArena;
 use machine::{apic, clock, console, cpu, fatal, heap, interrupts, platform, println, smp};
 
 #[global_allocator]
@@ -26,6 +27,8 @@ static HEAP: heap::Heap = heap::Heap;
 /// What nobody may see, as a number and as text. The test knows both.
 const SECRET: u64 = 0x5ec2_e75e_c2e7_5ec2;
 const SECRET_TEXT: &str = "swordfish-swordfish";
+/// What everybody may see, so that the test knows that it would see a secret: it is written to shared memory.
+const PUBLIC_TEXT: &str = "glasshouse-glasshouse";
 
 /// Where every CPU enters.
 ///
@@ -59,6 +62,11 @@ unsafe extern "sysv64" fn guest_entry(handoff: &'static Handoff, cpu: u32) -> ! 
     let team = smp::start(&handoff.mailbox, cpus);
     let heap: Vec<u64> = (0..1 << 16).map(|_| black_box(SECRET)).collect();
     let text: Vec<u8> = SECRET_TEXT.bytes().cycle().take(1 << 16).collect();
+    // SAFETY: this is the machine that the loader made, and nobody else asks.
+    let mut arena = unsafe { SharedArena::of_machine() };
+    if let Ok(mut buffer) = arena.allocate(PUBLIC_TEXT.len(), 64) {
+        buffer.copy_in(0, PUBLIC_TEXT.as_bytes());
+    }
     println!("vitrine: {cpus} CPUs, about to end");
     match cpus {
         1 => page_fault(),
@@ -79,6 +87,7 @@ unsafe extern "sysv64" fn guest_entry(handoff: &'static Handoff, cpu: u32) -> ! 
 }
 
 /// Touches an address that is not mapped, with the secret in every register and around the stack pointer.
+#[inline(never)]
 fn page_fault() -> ! {
     black_box([SECRET; 64]);
     // SAFETY: the access faults, and the fault ends the machine.

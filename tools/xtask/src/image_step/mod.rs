@@ -89,10 +89,10 @@ fn forget_other_compilers(target: &Path, here: &Toolchain) -> Result<()> {
 }
 
 /// An image whose guest comes to a bad end with secrets everywhere (`guest/src/bin/canary.rs`), for a test.
-pub fn canary(workspace: &Workspace) -> Result<Vec<u8>> {
+pub fn canary(workspace: &Workspace) -> Result<Assembly> {
     eprintln!("building an image that ends badly");
     let target = workspace.target.join("td");
-    Ok(assemble_with(workspace, &target, &Surroundings::default(), "canary")?.image)
+    assemble_with(workspace, &target, &Surroundings::default(), "canary")
 }
 
 impl fmt::Display for Image {
