@@ -132,6 +132,11 @@ pub fn send(id: u32, vector: u8) {
     command(id, ASSERT | u32::from(vector));
 }
 
+/// Raises `vector` on all other CPUs.
+pub fn send_to_others(vector: u8) {
+    command(0, ALL_BUT_SELF | ASSERT | u32::from(vector));
+}
+
 /// Says that the other CPUs run: from here on an NMI reaches them.
 pub fn others_have_started() {
     OTHERS_STARTED.store(true, Ordering::SeqCst);

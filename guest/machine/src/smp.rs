@@ -20,6 +20,11 @@ use crate::{apic, clock, cpu, fatal, interrupts, paging, platform};
 
 /// How long a CPU spins before it halts: longer than others take for their parts of a task, also where a host takes them away for a moment.
 const SPIN: Duration = Duration::from_micros(500);
+/// How long the leader halts at most before it looks again, and wakes all workers whatever their numbers are: the host delivers interrupts and
+/// numbers CPUs, and may have lost one or lied.
+const AGAIN: Duration = Duration::from_millis(25);
+/// Whether that was ever needed. From then on a sleeper is woken with all others.
+static MISLED: AtomicBool = AtomicBool::new(false);
 /// How long CPUs get to appear. Real ones need a millisecond; emulated ones on a busy host much more.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
 /// Each worker's stack, above a page that is not mapped.
@@ -53,8 +58,8 @@ impl Sleeper {
         }
     }
 
-    /// Returns when `ready` says so: after spinning for [`SPIN`] at most, then halting until somebody calls [`Sleeper::wake`].
-    fn wait_until(&self, ready: impl Fn() -> bool) {
+    /// Returns when `ready` says so: after spinning for [`SPIN`] at most, then by `halt` until somebody calls [`Sleeper::wake`].
+    fn wait_until(&self, ready: impl Fn() -> bool, halt: impl Fn()) {
         let (start, limit) = (clock::ticks(), clock::ticks_in(SPIN));
         while clock::ticks().wrapping_sub(start) < limit {
             if ready() {
@@ -64,14 +69,19 @@ impl Sleeper {
         }
         self.sleeping.store(true, Ordering::SeqCst);
         while !ready() {
-            interrupts::wait();
+            halt();
         }
         self.sleeping.store(false, Ordering::SeqCst);
     }
 
     /// To be called after the condition was made true.
     fn wake(&self) {
-        if self.sleeping.load(Ordering::SeqCst) {
+        if !self.sleeping.load(Ordering::SeqCst) {
+            return;
+        }
+        if MISLED.load(Ordering::Relaxed) {
+            apic::send_to_others(interrupts::WAKE_VECTOR);
+        } else {
             apic::send(self.apic.load(Ordering::Relaxed), interrupts::WAKE_VECTOR);
         }
     }
@@ -134,8 +144,15 @@ impl Team {
             worker.wake();
         }
         task(0);
-        JOB.leader
-            .wait_until(|| JOB.pending.load(Ordering::SeqCst) == 0);
+        let done = || JOB.pending.load(Ordering::SeqCst) == 0;
+        JOB.leader.wait_until(done, || {
+            apic::set_timer(AGAIN);
+            interrupts::wait();
+            if !done() {
+                MISLED.store(true, Ordering::Relaxed);
+                apic::send_to_others(interrupts::WAKE_VECTOR);
+            }
+        });
         JOB.busy.store(false, Ordering::Release);
     }
 }
@@ -192,7 +209,10 @@ pub fn join() -> ! {
     // No task can have started before the door closed, so the first one is number 1.
     interrupts::init(index as u32);
     for done in 0.. {
-        sleeper.wait_until(|| JOB.number.load(Ordering::SeqCst) > done);
+        sleeper.wait_until(
+            || JOB.number.load(Ordering::SeqCst) > done,
+            interrupts::wait,
+        );
         // SAFETY: `number` changed after the task was written, and the leader does not touch it before `pending` is zero.
         if let Some(task) = unsafe { *JOB.task.get() } {
             task(index);

@@ -2,7 +2,8 @@
 //!
 //! Each has one outcome: the same tokens as on this host over both networks, the same tokens over one of them while the attacked device is
 //! shut down with a reason, or a refusal to serve with a reason. Whatever a host withholds from a guest that serves, the guest answers within a
-//! second once it has it back. A guest that panics, dies or answers anything else fails.
+//! second once it has it back. A guest that panics, dies or answers anything else fails, and so does a test whose attack never came to be
+//! carried out.
 
 mod victim;
 
@@ -26,7 +27,7 @@ use victim::{Victim, tokens};
 const PATIENCE: Duration = Duration::from_secs(40);
 /// For one attempt to get them.
 const ATTEMPT: Duration = Duration::from_secs(4);
-/// For an answer once the host behaves; the best of [`TRIES`], because this machine has other things to do as well.
+/// For an answer, or for evidence, once the host behaves; the best of [`TRIES`], because this machine has other things to do as well.
 const SOON: Duration = Duration::from_secs(1);
 const TRIES: usize = 3;
 /// The same where many guests share this machine.
@@ -121,13 +122,38 @@ impl Trial<'_> {
         Ok(())
     }
 
-    /// Runs one guest against `--hostile attack`.
+    /// Runs a guest against `--hostile attack`; one that waits for evidence again if this machine was too busy to have it soon.
     fn run(&self, attack: &str, cpus: u32) -> Result<()> {
+        let mut best = Duration::MAX;
+        for _ in 0..TRIES {
+            best = best.min(self.run_once(attack, cpus)?);
+            if best < self.soon {
+                return Ok(());
+            }
+        }
+        Err(Failure::new(format!(
+            "--hostile {attack}, {cpus} CPUs: at best it serves {} ms after its host behaves, not within {} ms",
+            best.as_millis(),
+            self.soon.as_millis()
+        )))
+    }
+
+    /// Runs one guest; how long after its host behaved it had evidence, if it had to wait for that.
+    fn run_once(&self, attack: &str, cpus: u32) -> Result<Duration> {
         interrupt::check()?;
         let host = Host::parse(attack).map_err(Failure::new)?;
         let attacks: Vec<&str> = host.attacks().map(|row| row.name).collect();
         let mut guest = Victim::start(self.world, attack, cpus)?;
-        self.judge(&host, &mut guest).map_err(|failure| {
+        let judged = self.judge(&host, &mut guest).and_then(|waited| {
+            // Of several attacks, one may hide another.
+            if attacks == [attack] {
+                let struck = guest.struck()?;
+                let times = struck.get(attack).copied().unwrap_or(0);
+                ensure!(times > 0, "the attack was never carried out");
+            }
+            Ok(waited)
+        });
+        judged.map_err(|failure| {
             let attacks = attacks.join(", ");
             Failure::new(format!(
                 "--hostile {attack} ({attacks}), {cpus} CPUs: {failure}{}",
@@ -148,19 +174,22 @@ impl Trial<'_> {
         Ok(tokens)
     }
 
-    fn judge(&self, host: &Host, guest: &mut Victim) -> Result<()> {
+    /// Fails unless the guest does what is expected of it; how long it waited for evidence once its host behaved.
+    fn judge(&self, host: &Host, guest: &mut Victim) -> Result<Duration> {
         let outcome = *host.outcome();
-        if let Outcome::Unattested(words) = outcome {
-            waits_for_evidence(guest, words)?;
-        }
+        let behaves = match outcome {
+            Outcome::Unattested(words) => Some(waits_for_evidence(guest, words)?),
+            _ => None,
+        };
         let refused = guest.wait_started()?;
+        let waited = behaves.map_or(Duration::ZERO, |behaves| behaves.elapsed());
         match (outcome, refused) {
             (Outcome::Stop(words), Some(reason)) => {
                 ensure!(
                     words.iter().any(|word| reason.contains(word)),
                     "it refuses to serve, but says none of {words:?}"
                 );
-                return Ok(());
+                return Ok(waited);
             }
             (Outcome::Stop(words), None) => {
                 return Err(Failure::new(format!(
@@ -172,7 +201,8 @@ impl Trial<'_> {
         }
         let expected = self.expected(guest)?;
         if outcome == Outcome::Deny {
-            return self.comes_back(guest, &expected);
+            self.comes_back(guest, &expected)?;
+            return Ok(waited);
         }
         let attacked = host
             .attacks()
@@ -206,7 +236,8 @@ impl Trial<'_> {
             let console = guest.console();
             ensure!(!console.contains("shut down"), "it gave up a device");
         }
-        guest.check_alive()
+        guest.check_alive()?;
+        Ok(waited)
     }
 
     /// Takes everything away from a guest that serves, and gives it back.
@@ -260,8 +291,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Fails if the guest serves before it has evidence, or does not say what is wrong with it. In the end the host behaves.
-fn waits_for_evidence(guest: &mut Victim, words: &[&str]) -> Result<()> {
+/// Fails if the guest serves before it has evidence, or does not say what is wrong with it. In the end the host behaves; since when.
+fn waits_for_evidence(guest: &mut Victim, words: &[&str]) -> Result<Instant> {
     guest.wait_until(PATIENCE, |guest| {
         let console = guest.console();
         let said = words.is_empty() || words.iter().any(|word| console.contains(word));
@@ -269,5 +300,7 @@ fn waits_for_evidence(guest: &mut Victim, words: &[&str]) -> Result<()> {
     })?;
     thread::sleep(DENIED);
     ensure!(!guest.serves(), "it serves without evidence");
-    guest.signal(Signal::SIGUSR2)
+    let behaves = Instant::now();
+    guest.signal(Signal::SIGUSR2)?;
+    Ok(behaves)
 }

@@ -1,5 +1,6 @@
 //! One guest of the emulator, with a host that may be hostile, and what it is asked.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use client::{Address, ChatRequest, Client, Message, Options, Sampling, Trust};
 use nix::sys::signal::Signal;
+use serde::Deserialize;
 use synthesis::Mix;
 use tempfile::TempDir;
 
@@ -27,6 +29,15 @@ const TOKENS: u32 = 12;
 /// Where the guest's console begins to say that it serves, or cannot.
 const READY: &str = "vitrine: ready";
 const FAILED: &str = "vitrine: failed: ";
+
+/// For the emulator to say how often its host attacked.
+const COUNT: Duration = Duration::from_secs(5);
+
+/// What the emulator says of itself: how often each attack was carried out.
+#[derive(Deserialize)]
+struct Counters {
+    struck: BTreeMap<String, u64>,
+}
 
 /// The tokens a guest answers with.
 pub fn tokens(address: &Address, limit: Duration) -> Result<Vec<u32>> {
@@ -74,6 +85,7 @@ impl Victim {
         let (model, port) = (world.model(Mix::Q4KM)?, free_port()?);
         let mut command: Command = world.vitrine(&[
             "emulator",
+            "--json",
             "--hostile",
             attack,
             "--cpus",
@@ -126,6 +138,31 @@ impl Victim {
     /// What the guest has said.
     pub fn console(&self) -> String {
         self.read(CONSOLE)
+    }
+
+    /// How often each attack was carried out. An emulator that has ended has said so, a running one is asked.
+    pub fn struck(&mut self) -> Result<BTreeMap<String, u64>> {
+        let told = |guest: &Self| {
+            let words = guest.read(WORDS);
+            let mut counters = words
+                .lines()
+                .filter_map(|line| serde_json::from_str::<Counters>(line).ok());
+            counters.next_back()
+        };
+        if self.process.ended().is_none() {
+            self.signal(Signal::SIGQUIT)?;
+        }
+        let deadline = Instant::now() + COUNT;
+        loop {
+            if let Some(counters) = told(self) {
+                return Ok(counters.struck);
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "the emulator does not say how often its host attacked"
+            );
+            thread::sleep(POLL);
+        }
     }
 
     /// Whether it has said that it serves.
