@@ -146,9 +146,11 @@ impl Team {
         task(0);
         let done = || JOB.pending.load(Ordering::SeqCst) == 0;
         JOB.leader.wait_until(done, || {
+            let (start, limit) = (clock::ticks(), clock::ticks_in(AGAIN));
             apic::set_timer(AGAIN);
             interrupts::wait();
-            if !done() {
+            // A device may have ended the halt before its time.
+            if !done() && clock::ticks().wrapping_sub(start) >= limit {
                 MISLED.store(true, Ordering::Relaxed);
                 apic::send_to_others(interrupts::WAKE_VECTOR);
             }
