@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use synthesis::Mix;
 
+use super::print;
 use super::served::{Delivery, Front, Served, first_token};
 use super::statistics::median;
 use super::workload::Workload;
@@ -167,13 +168,7 @@ impl Report {
             self.ratio,
             self.followers
         );
-        if json {
-            eprintln!("{text}");
-            println!("{}", serde_json::to_string(self)?);
-        } else {
-            println!("{text}");
-        }
-        Ok(())
+        print(&text, self, json)
     }
 }
 

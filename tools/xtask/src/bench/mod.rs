@@ -14,6 +14,7 @@ mod td_overhead;
 mod workload;
 
 use clap::Subcommand;
+use serde::Serialize;
 
 use crate::failure::Result;
 use crate::workspace::Workspace;
@@ -41,4 +42,15 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
         Benchmark::FirstRequest(arguments) => first_request::run(workspace, arguments),
         Benchmark::Opening(arguments) => opening::run(workspace, arguments),
     }
+}
+
+/// Prints what was measured: for a person, or as JSON for a program and for a person on stderr.
+fn print(text: &str, report: &impl Serialize, json: bool) -> Result<()> {
+    if json {
+        eprintln!("{text}");
+        println!("{}", serde_json::to_string(report)?);
+    } else {
+        println!("{text}");
+    }
+    Ok(())
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 use synthesis::Mix;
 
+use super::print;
 use super::statistics::median;
 use crate::failure::{Context as _, Failure, Result};
 use crate::guest::{Guest, Setup};
@@ -133,13 +134,7 @@ impl Report {
             )
         }));
         let text = lines.join("\n");
-        if json {
-            eprintln!("{text}");
-            println!("{}", serde_json::to_string(self)?);
-        } else {
-            println!("{text}");
-        }
-        Ok(())
+        print(&text, self, json)
     }
 }
 

@@ -4,6 +4,7 @@ use serde::Serialize;
 use synthesis::Mix;
 
 use super::alone;
+use super::print;
 use super::served::{Delivery, Served};
 use super::statistics::median;
 use super::workload::Workload;
@@ -182,12 +183,6 @@ impl Report {
             ),
         ];
         let text = lines.join("\n");
-        if json {
-            eprintln!("{text}");
-            println!("{}", serde_json::to_string(self)?);
-        } else {
-            println!("{text}");
-        }
-        Ok(())
+        print(&text, self, json)
     }
 }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::super::latency::Latency;
+use super::super::print;
 use super::super::statistics::Percentiles;
 use super::super::workload::Workload;
 use super::{Layer, Round, median};
@@ -106,13 +107,7 @@ impl Report {
     /// Prints the tables.
     pub fn print(&self, json: bool) -> Result<()> {
         let text = self.for_a_person();
-        if json {
-            eprintln!("{text}");
-            println!("{}", serde_json::to_string(self)?);
-        } else {
-            println!("{text}");
-        }
-        Ok(())
+        print(&text, self, json)
     }
 
     /// Fails if too much is ours.
